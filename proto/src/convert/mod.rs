@@ -1,0 +1,3 @@
+//! Between wire and model, both ways.
+
+pub mod job;

@@ -1,0 +1,184 @@
+//! Jobs: what a user asked for, and how a job ends.
+
+use std::sync::Arc;
+
+use crate::array::ArraySpec;
+use crate::constraint::Constraint;
+use crate::dependency::Dependency;
+use crate::ids::{Uid, User};
+use crate::resources::GresRequest;
+use crate::time::{TimeLimit, Timestamp};
+
+/// `-N min-max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeCount {
+    pub min: u32,
+    /// `None`: as many as the tasks need, at least `min`.
+    pub max: Option<u32>,
+}
+
+/// How memory was asked for; MiB. 0 means all of the node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemoryRequest {
+    /// Nothing was asked: the partition's default.
+    Default,
+    PerNode(u64),
+    PerCpu(u64),
+    PerGpu(u64),
+}
+
+/// The part of a wish that decides where a job fits: two jobs with equal requests (and partition)
+/// fit in the same places, so requests are shared and compared by value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Request {
+    pub nodes: NodeCount,
+    /// Tasks over all nodes, at least 1.
+    pub tasks: u32,
+    /// Whether `-n` was given (else it follows from the nodes).
+    pub tasks_given: bool,
+    pub tasks_per_node: Option<u32>,
+    pub cpus_per_task: u32,
+    /// `--mincpus`.
+    pub min_cpus_per_node: u32,
+    pub memory: MemoryRequest,
+    pub gres: Vec<GresRequest>,
+    pub cpus_per_gpu: Option<u32>,
+    pub constraint: Option<Constraint>,
+    /// `--nodelist`: these nodes must be part.
+    pub required_nodes: Vec<Box<str>>,
+    pub excluded_nodes: Vec<Box<str>>,
+    /// Whole nodes (`--exclusive`).
+    pub exclusive: bool,
+    pub contiguous: bool,
+    pub threads_per_core: Option<u32>,
+    pub sockets_per_node: Option<u32>,
+}
+
+/// Warn the job before its end: `--signal=B:USR1@60`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalRequest {
+    pub signal: i32,
+    /// Seconds before the time limit.
+    pub before_seconds: u32,
+    /// `B:`: the batch shell alone; otherwise everything but it.
+    pub batch_only: bool,
+}
+
+/// `--open-mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OpenMode {
+    #[default]
+    Truncate,
+    Append,
+}
+
+/// How to launch: of no interest to the planner. Script and environment are not here: they are
+/// blobs beside the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaunchSpec {
+    pub workdir: Box<str>,
+    /// Patterns (`%j` ...) as written; `None`: the default name.
+    pub stdout: Option<Box<str>>,
+    pub stderr: Option<Box<str>>,
+    pub stdin: Option<Box<str>>,
+    pub open_mode: OpenMode,
+    pub umask: u32,
+    /// Soft limits of the submitter, by name (`nofile`, ...); `u64::MAX`: unlimited.
+    pub rlimits: Vec<(Box<str>, u64)>,
+    /// Words after the script: `$1..`.
+    pub args: Vec<Box<str>>,
+    /// The script's path as submitted (shown as Command).
+    pub command: Box<str>,
+    pub submit_line: Box<str>,
+    pub submit_dir: Box<str>,
+    pub submit_host: Box<str>,
+    pub signal: Option<SignalRequest>,
+    /// Keep the job when one of its nodes is lost (`--no-kill`).
+    pub no_kill: bool,
+    pub overcommit: bool,
+    /// `--mail-type` and `--mail-user` as written.
+    pub mail_type: Box<str>,
+    pub mail_user: Box<str>,
+    /// Options that only tasks and frameworks read back (`--hint`, `--distribution`, ...), as
+    /// (option, value).
+    pub extras: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Everything a user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSpec {
+    pub name: Box<str>,
+    pub user: User,
+    pub account: Box<str>,
+    pub qos: Box<str>,
+    /// In order of preference; resolved to at least one name at submission.
+    pub partitions: Vec<Box<str>>,
+    pub request: Arc<Request>,
+    /// `None`: the partition's default.
+    pub time_limit: Option<TimeLimit>,
+    pub time_min: Option<TimeLimit>,
+    pub begin: Option<Timestamp>,
+    /// Must have ended by then, or it is removed.
+    pub deadline: Option<Timestamp>,
+    pub dependency: Dependency,
+    pub kill_on_invalid_dependency: bool,
+    pub array: Option<ArraySpec>,
+    pub held: bool,
+    pub nice: i32,
+    /// A fixed priority, by an operator.
+    pub priority: Option<u32>,
+    /// `None`: the cluster's default.
+    pub requeue: Option<bool>,
+    pub licenses: Vec<(Box<str>, u32)>,
+    pub reservation: Option<Box<str>>,
+    pub comment: Box<str>,
+    pub wckey: Box<str>,
+    pub launch: LaunchSpec,
+    /// Sizes of the blobs, for quotas and display; bytes.
+    pub script_bytes: u32,
+    pub env_bytes: u32,
+}
+
+/// Who holds a job back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    User,
+    Admin,
+    /// Its launches failed too often.
+    MaxRequeue,
+    /// A prolog failed for it.
+    LaunchFailed,
+}
+
+/// How a process ended, as `wait` tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExitStatus {
+    pub code: u8,
+    /// 0: none.
+    pub signal: u8,
+}
+
+/// How a job (or one attempt of it) ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Completed,
+    Failed(ExitStatus),
+    /// By whom.
+    Cancelled { by: Uid },
+    Timeout,
+    OutOfMemory,
+    NodeFail { node: Box<str> },
+    Deadline,
+    Preempted,
+    /// It could not be launched, after all retries.
+    BootFail,
+}
+
+/// What a job used, summed over its nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub user_cpu_ms: u64,
+    pub system_cpu_ms: u64,
+    /// Peak resident memory, KiB, of the node where it was highest.
+    pub max_rss_kib: u64,
+}
