@@ -13,25 +13,70 @@ pub enum Command {
     /// The config was read (at start, or by `scontrol reconfigure`).
     Configure(Box<ClusterConfig>),
     Submit(Box<Submit>),
-    Cancel { actor: Actor, target: Target },
-    Update { actor: Actor, target: Target, change: Box<JobChange> },
-    Hold { actor: Actor, target: Target, by_user: bool },
-    Release { actor: Actor, target: Target },
-    Requeue { actor: Actor, target: Target, hold: bool },
-    Suspend { actor: Actor, target: Target },
-    Resume { actor: Actor, target: Target },
+    Cancel {
+        actor: Actor,
+        target: Target,
+    },
+    Update {
+        actor: Actor,
+        target: Target,
+        change: Box<JobChange>,
+    },
+    Hold {
+        actor: Actor,
+        target: Target,
+        by_user: bool,
+    },
+    Release {
+        actor: Actor,
+        target: Target,
+    },
+    Requeue {
+        actor: Actor,
+        target: Target,
+        hold: bool,
+    },
+    Suspend {
+        actor: Actor,
+        target: Target,
+    },
+    Resume {
+        actor: Actor,
+        target: Target,
+    },
     /// The pass's choices. Each start is validated anew; those that no longer fit are left out.
     Commit(Vec<StartWish>),
-    UpdateNodes { actor: Actor, nodes: Vec<NodeId>, change: NodeChange },
-    UpdatePartition { actor: Actor, name: Box<str>, change: PartitionChange },
+    UpdateNodes {
+        actor: Actor,
+        nodes: Vec<NodeId>,
+        change: NodeChange,
+    },
+    UpdatePartition {
+        actor: Actor,
+        name: Box<str>,
+        change: PartitionChange,
+    },
     /// An agent registered.
-    Register { node: NodeId, inventory: Box<Inventory> },
+    Register {
+        node: NodeId,
+        inventory: Box<Inventory>,
+    },
     /// An agent was silent too long.
-    NodeLost { node: NodeId },
+    NodeLost {
+        node: NodeId,
+    },
     /// An agent says its node is not fit for new work.
-    NodeFault { node: NodeId, reason: Box<str> },
+    NodeFault {
+        node: NodeId,
+        reason: Box<str>,
+    },
     /// A slice's progress on a node.
-    Slice { job: JobId, attempt: Attempt, node: NodeId, report: SliceReport },
+    Slice {
+        job: JobId,
+        attempt: Attempt,
+        node: NodeId,
+        report: SliceReport,
+    },
     /// Time passed: deadlines, dead dependencies, limits of nodes that do not answer.
     Tick,
     /// These ended jobs are in the history and old enough: forget them.

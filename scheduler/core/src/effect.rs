@@ -21,7 +21,9 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Desired {
     Prepare,
-    Run { suspended: bool },
+    Run {
+        suspended: bool,
+    },
     Stop(StopCause),
     /// The log has its end: the agent may forget it.
     Forget,

@@ -17,9 +17,17 @@ use crate::config::ClusterConfig;
 pub enum Event {
     /// The config as resolved. Node ids are given here: known names keep theirs, new names get
     /// the next ones in the order of the config.
-    Configured { config: Arc<ClusterConfig>, at: Timestamp },
+    Configured {
+        config: Arc<ClusterConfig>,
+        at: Timestamp,
+    },
     /// `job` is the first of `spec.array`'s ids, or the job itself.
-    Submitted { job: JobId, request_id: [u8; 16], spec: Arc<JobSpec>, at: Timestamp },
+    Submitted {
+        job: JobId,
+        request_id: [u8; 16],
+        spec: Arc<JobSpec>,
+        at: Timestamp,
+    },
     /// The job holds its placement from here on.
     Started {
         job: JobId,
@@ -32,32 +40,109 @@ pub enum Event {
         at: Timestamp,
     },
     /// A gang's slice is prepared.
-    SliceReady { job: JobId, attempt: Attempt, node: NodeId },
+    SliceReady {
+        job: JobId,
+        attempt: Attempt,
+        node: NodeId,
+    },
     /// The batch process runs.
-    Running { job: JobId, attempt: Attempt, started_at: Timestamp, end_at: Option<Timestamp> },
+    Running {
+        job: JobId,
+        attempt: Attempt,
+        started_at: Timestamp,
+        end_at: Option<Timestamp>,
+    },
     /// The attempt is over; its slices are being cleared. `outcome` is what the job will show.
-    Completing { job: JobId, attempt: Attempt, outcome: Outcome, then: AfterCompleting, at: Timestamp },
+    Completing {
+        job: JobId,
+        attempt: Attempt,
+        outcome: Outcome,
+        then: AfterCompleting,
+        at: Timestamp,
+    },
     /// One slice is clear: its part of the ledger is free.
-    SliceCleared { job: JobId, attempt: Attempt, node: NodeId, exit: Option<ClearedExit> },
+    SliceCleared {
+        job: JobId,
+        attempt: Attempt,
+        node: NodeId,
+        exit: Option<ClearedExit>,
+    },
     /// The job ended for good. `attempt` 0: it never started.
-    Ended { job: JobId, attempt: Attempt, outcome: Outcome, at: Timestamp },
+    Ended {
+        job: JobId,
+        attempt: Attempt,
+        outcome: Outcome,
+        at: Timestamp,
+    },
     /// The attempt ended and the job waits again.
-    Requeued { job: JobId, attempt: Attempt, outcome: Outcome, hold: Option<Hold>, eligible_at: Timestamp, at: Timestamp },
+    Requeued {
+        job: JobId,
+        attempt: Attempt,
+        outcome: Outcome,
+        hold: Option<Hold>,
+        eligible_at: Timestamp,
+        at: Timestamp,
+    },
     /// These pending tasks of an array (or the job, with `tasks` `None`) are held.
-    Held { job: JobId, tasks: Option<IndexSet>, hold: Hold },
-    Released { job: JobId, tasks: Option<IndexSet>, at: Timestamp },
+    Held {
+        job: JobId,
+        tasks: Option<IndexSet>,
+        hold: Hold,
+    },
+    Released {
+        job: JobId,
+        tasks: Option<IndexSet>,
+        at: Timestamp,
+    },
     /// Pending tasks of an array ended without ever starting.
-    TasksEnded { job: JobId, tasks: IndexSet, outcome: Outcome, at: Timestamp },
-    Updated { job: JobId, tasks: Option<IndexSet>, change: Box<JobChange>, at: Timestamp },
-    Suspended { job: JobId, attempt: Attempt, at: Timestamp },
-    Resumed { job: JobId, attempt: Attempt, end_at: Option<Timestamp>, at: Timestamp },
-    Registered { node: NodeId, inventory: Arc<Inventory>, at: Timestamp },
+    TasksEnded {
+        job: JobId,
+        tasks: IndexSet,
+        outcome: Outcome,
+        at: Timestamp,
+    },
+    Updated {
+        job: JobId,
+        tasks: Option<IndexSet>,
+        change: Box<JobChange>,
+        at: Timestamp,
+    },
+    Suspended {
+        job: JobId,
+        attempt: Attempt,
+        at: Timestamp,
+    },
+    Resumed {
+        job: JobId,
+        attempt: Attempt,
+        end_at: Option<Timestamp>,
+        at: Timestamp,
+    },
+    Registered {
+        node: NodeId,
+        inventory: Arc<Inventory>,
+        at: Timestamp,
+    },
     /// `None` takes the mark away.
-    NodeDrain { node: NodeId, mark: Option<Mark> },
-    NodeDown { node: NodeId, mark: Option<Mark> },
-    NodeChanged { node: NodeId, change: NodeChange },
-    PartitionChanged { name: Box<str>, change: PartitionChange },
-    Purged { jobs: Vec<JobId> },
+    NodeDrain {
+        node: NodeId,
+        mark: Option<Mark>,
+    },
+    NodeDown {
+        node: NodeId,
+        mark: Option<Mark>,
+    },
+    NodeChanged {
+        node: NodeId,
+        change: NodeChange,
+    },
+    PartitionChanged {
+        name: Box<str>,
+        change: PartitionChange,
+    },
+    Purged {
+        jobs: Vec<JobId>,
+    },
 }
 
 /// Where an attempt goes from Completing.

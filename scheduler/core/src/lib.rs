@@ -15,11 +15,22 @@
 //! - `state/`: jobs, arrays, nodes, ledger, queue, dependency index
 //! - `decide/`, `apply/`: one file per area
 //! - `effects`: duties, derived from state
-//! - `plan/`: the view, placement and the pass
-//! - `check`: every invariant by name
+//! - `plan/`: the view, placement and the pass; `priority/`: who comes first
+//! - `check`: every invariant by name; `stories/`: tests that tell what happens, and prove it
 
+pub mod apply;
+pub mod check;
 pub mod command;
 pub mod config;
+pub mod decide;
 pub mod effect;
+pub mod effects;
 pub mod event;
+pub mod lifecycle;
+pub mod plan;
+pub mod priority;
 pub mod rejection;
+pub mod state;
+
+#[cfg(test)]
+mod stories;

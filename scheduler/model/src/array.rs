@@ -76,13 +76,82 @@ impl IndexSet {
 
     /// Puts one index in; `false` if it was there already.
     pub fn insert(&mut self, index: u32) -> bool {
-        if self.contains(index) {
+        let at = self.0.partition_point(|(_, to)| *to < index);
+        if self.0.get(at).is_some_and(|(from, _)| *from <= index) {
             return false;
         }
-        let mut ranges = std::mem::take(&mut self.0);
-        ranges.push((index, index));
-        *self = IndexSet::from_ranges(ranges);
+        let joins_left = at > 0 && self.0[at - 1].1 + 1 == index;
+        let joins_right = self.0.get(at).is_some_and(|(from, _)| index + 1 == *from);
+        match (joins_left, joins_right) {
+            (true, true) => {
+                self.0[at - 1].1 = self.0[at].1;
+                self.0.remove(at);
+            }
+            (true, false) => self.0[at - 1].1 = index,
+            (false, true) => self.0[at].0 = index,
+            (false, false) => self.0.insert(at, (index, index)),
+        }
         true
+    }
+
+    /// One index alone.
+    #[must_use]
+    pub fn one(index: u32) -> Self {
+        IndexSet(vec![(index, index)])
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn union(&self, other: &IndexSet) -> IndexSet {
+        IndexSet::from_ranges(self.0.iter().chain(&other.0).copied().collect())
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &IndexSet) -> IndexSet {
+        let (mut out, mut i, mut j) = (Vec::new(), 0, 0);
+        while let (Some(a), Some(b)) = (self.0.get(i), other.0.get(j)) {
+            let (from, to) = (a.0.max(b.0), a.1.min(b.1));
+            if from <= to {
+                out.push((from, to));
+            }
+            if a.1 < b.1 {
+                i += 1;
+            } else {
+                j += 1;
+            }
+        }
+        IndexSet::from_ranges(out)
+    }
+
+    /// What is in `self` and not in `other`.
+    #[must_use]
+    pub fn difference(&self, other: &IndexSet) -> IndexSet {
+        let (mut out, mut j) = (Vec::new(), 0);
+        for &(from, to) in &self.0 {
+            let mut next = Some(from);
+            while let Some(&(a, b)) = other.0.get(j) {
+                if b < from {
+                    j += 1;
+                    continue;
+                }
+                if a > to {
+                    break;
+                }
+                if let Some(start) = next.filter(|start| *start < a) {
+                    out.push((start, a - 1));
+                }
+                next = b.checked_add(1);
+                if b > to {
+                    break;
+                }
+                j += 1;
+            }
+            if let Some(start) = next.filter(|start| *start <= to) {
+                out.push((start, to));
+            }
+        }
+        IndexSet::from_ranges(out)
     }
 
     /// Indices, ascending.
@@ -222,6 +291,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sets_combine_as_sets_do(
+            a in proptest::collection::btree_set(0u32..40, 0..20),
+            b in proptest::collection::btree_set(0u32..40, 0..20),
+        ) {
+            let set = |s: &BTreeSet<u32>| IndexSet::from_ranges(s.iter().map(|i| (*i, *i)).collect());
+            prop_assert_eq!(set(&a).union(&set(&b)), set(&(&a | &b)));
+            prop_assert_eq!(set(&a).intersection(&set(&b)), set(&(&a & &b)));
+            prop_assert_eq!(set(&a).difference(&set(&b)), set(&(&a - &b)));
+        }
+
         #[test]
         fn an_index_set_is_a_set(ops in proptest::collection::vec((any::<bool>(), 0u32..64), 0..80)) {
             let (mut ours, mut model) = (IndexSet::default(), BTreeSet::new());

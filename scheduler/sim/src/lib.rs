@@ -1,1 +1,52 @@
-//! muster-sim.
+//! The simulator: whole clusters in one thread, in simulated time, from one seed.
+//!
+//! It runs the very `engine::step`, `recover` and `plan` that production runs, and the session's
+//! own judgement of what an agent lacks; the agents, the disk, the network and the users around
+//! them are simulated. Equal seeds give equal runs, so that whatever goes wrong can be looked at
+//! again.
+//!
+//! Knows nothing of threads, sockets or real time. Speaks the core's words, not Slurm's.
+//!
+//! - `dice`: the one source of chance
+//! - `world/`: the cluster: `controller`, `agent`, `client`, the `config` of each seed, and `model`,
+//!   which knows what was promised and notices when it is not kept
+//! - `fuzz`: seeds in a row, and what to print when one fails
+
+mod dice;
+pub mod fuzz;
+pub mod world;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "muster sim", about = "Simulates clusters")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs random clusters with faults and checks every promise after every event
+    Fuzz(fuzz::Args),
+}
+
+/// `muster sim`: runs the words after it; the exit code.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> i32 {
+    let words = std::iter::once(OsString::from("muster sim")).chain(args);
+    let parsed = match Args::try_parse_from(words) {
+        Ok(parsed) => parsed,
+        Err(shown) => {
+            // Help goes to stdout and is no failure; clap knows which it is. A closed pipe is no
+            // reason to say more.
+            let _ = shown.print();
+            return shown.exit_code();
+        }
+    };
+    match parsed.command {
+        Command::Fuzz(args) => fuzz::run(&args),
+    }
+}

@@ -3,10 +3,28 @@
 //! Does not know what a job is: payloads, keys and snapshots are bytes. Knows what durable means:
 //! when `append` returns, the frame survives a power cut.
 //!
-//! - `frame`: length, crc32c, index, term, ignorable bit
-//! - `sled_log`, `mem`, `fault`: the backends; `conformance`: the one suite that all pass
+//! - `frame`: length, crc32c, index, term, ignorable bit; how a tail of frames is judged
+//! - `sled_log`, `mem`: the backends; `fault`: wraps one and makes it fail
+//! - `snapshot_file`: one snapshot as one file, beside sled
+//! - `archive`: export to and import from a plain file, the upgrade and reclaim path
+//! - `conformance`: the one suite that all backends pass
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub mod archive;
+#[cfg(test)]
+mod conformance;
+pub mod fault;
+pub mod frame;
+pub mod mem;
+pub mod sled_log;
+mod snapshot_file;
+
+pub use fault::{Fault, FaultKind};
+pub use mem::{Mem, MemDisk};
+pub use sled_log::SledLog;
 
 /// A frame of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,14 +70,33 @@ pub trait Log: Send {
     /// # Errors
     /// The disk's own error, or `Poisoned`.
     fn append(&mut self, batch: Batch) -> Result<u64, LogError>;
+    /// A handle that stores snapshots from another thread, while commits go on.
+    fn snapshots(&self) -> Arc<dyn Snapshots>;
+    /// Drops the frames up to `index`, which a snapshot covers. The work may be spread over later
+    /// commits, so that none of them waits long.
+    ///
+    /// # Errors
+    /// No durable snapshot covers `index`, or the disk's own error.
+    fn forget(&mut self, index: u64) -> Result<(), LogError>;
     /// Stores a snapshot that covers all frames up to `index`, then drops those frames. Durable
     /// before anything is dropped.
     ///
     /// # Errors
     /// The disk's own error.
-    fn snapshot(&mut self, index: u64, bytes: Bytes) -> Result<(), LogError>;
+    fn snapshot(&mut self, index: u64, bytes: Bytes) -> Result<(), LogError> {
+        self.snapshots().write(index, &bytes)?;
+        self.forget(index)
+    }
+    /// Fills an empty log with what another one held; durable when it returns.
+    ///
+    /// # Errors
+    /// The log is not empty, an entry is an error, or the disk's own error.
+    fn install(
+        &mut self,
+        entries: &mut dyn Iterator<Item = Result<Entry, LogError>>,
+    ) -> Result<(), LogError>;
     /// A handle that reads blobs from other threads.
-    fn blobs(&self) -> std::sync::Arc<dyn Blobs>;
+    fn blobs(&self) -> Arc<dyn Blobs>;
     /// Bytes on disk, for metrics and for deciding when to compact.
     fn size(&self) -> u64;
 }
@@ -71,19 +108,55 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// The disk's own error or a bad checksum.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, LogError>;
+    /// Every key, ascending by length and then by bytes.
+    ///
+    /// # Errors
+    /// The disk's own error.
+    fn keys(&self) -> Result<Vec<Vec<u8>>, LogError>;
+}
+
+/// Stores snapshots.
+pub trait Snapshots: Send + Sync {
+    /// Makes a snapshot durable that covers all frames up to `index`. An older one is dropped
+    /// after that; one that is newer already makes this a no-op.
+    ///
+    /// # Errors
+    /// The disk's own error. The log itself is unharmed.
+    fn write(&self, index: u64, bytes: &[u8]) -> Result<(), LogError>;
+}
+
+/// One thing that a log holds, for moving it elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    Snapshot { index: u64, bytes: Bytes },
+    Frame(Frame),
+    Blob { key: Vec<u8>, value: Bytes },
 }
 
 /// Why a log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("{what} the log at {path}")]
-    Io { what: &'static str, path: String, #[source] source: std::io::Error },
-    #[error("the log at {path} is damaged at frame {index}, offset {offset}: {fault}; restore it from a backup or export")]
+    Io {
+        what: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "the log at {path} is damaged at frame {index}, offset {offset}: {fault}; restore it from a backup or export"
+    )]
     Damaged { path: String, index: u64, offset: u64, fault: String },
-    #[error("the log at {path} was written by a newer version ({found}; this one reads up to {known})")]
+    #[error(
+        "the log at {path} was written by a newer version ({found}; this one reads up to {known})"
+    )]
     Version { path: String, found: u32, known: u32 },
     #[error("the log at {path} is in use by another process")]
     Locked { path: String },
+    #[error("the log at {path} is not empty")]
+    NotEmpty { path: String },
+    #[error("no snapshot covers frame {index} of the log at {path}")]
+    NotCovered { path: String, index: u64 },
     #[error("the log failed before and takes no more commits")]
     Poisoned,
 }

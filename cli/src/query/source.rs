@@ -1,0 +1,137 @@
+//! Where the wire messages come from: the controller, or a test's fixed values.
+
+use muster_proto::v1;
+
+use crate::connect::{Api, CallError, Client};
+
+/// Answers the queries. Long answers are narrowed page by page, so a short view of a long queue
+/// stays small.
+pub(crate) trait Source {
+    /// Jobs of the queue that `keep` wants, in ascending id.
+    fn jobs(
+        &mut self,
+        request: &v1::ListJobsRequest,
+        keep: &dyn Fn(&v1::Job) -> bool,
+    ) -> Result<Vec<v1::Job>, CallError>;
+
+    /// Nodes in the configured order.
+    fn nodes(&mut self) -> Result<Vec<v1::Node>, CallError>;
+
+    /// Partitions in the configured order.
+    fn partitions(&mut self) -> Result<Vec<v1::Partition>, CallError>;
+
+    /// Attempts that `keep` wants.
+    fn history(
+        &mut self,
+        request: &v1::HistoryRequest,
+        keep: &dyn Fn(&v1::HistoryRow) -> bool,
+    ) -> Result<Vec<v1::HistoryRow>, CallError>;
+
+    /// What running jobs use.
+    fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError>;
+
+    /// A job's script, or its environment.
+    fn script(&mut self, request: &v1::GetScriptRequest) -> Result<Vec<u8>, CallError>;
+
+    /// The cluster's name.
+    fn cluster(&mut self) -> Result<String, CallError>;
+}
+
+/// The controller. Connects with the first question, so that `--help` needs none.
+pub(crate) struct Live {
+    program: &'static str,
+    client: Option<Client>,
+    cluster: Option<String>,
+}
+
+impl Live {
+    pub(crate) fn new(program: &'static str) -> Self {
+        Live { program, client: None, cluster: None }
+    }
+
+    fn client(&mut self) -> Result<&mut Client, CallError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => Client::find(self.program)?,
+        };
+        Ok(self.client.insert(client))
+    }
+}
+
+impl Source for Live {
+    fn jobs(
+        &mut self,
+        request: &v1::ListJobsRequest,
+        keep: &dyn Fn(&v1::Job) -> bool,
+    ) -> Result<Vec<v1::Job>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let mut pages = api.query.list_jobs(request.clone()).await?.into_inner();
+            let mut jobs = Vec::new();
+            while let Some(page) = pages.message().await? {
+                jobs.extend(page.jobs.into_iter().filter(|job| keep(job)));
+            }
+            Ok(jobs)
+        })
+    }
+
+    fn nodes(&mut self) -> Result<Vec<v1::Node>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let request = v1::ListNodesRequest::default();
+            let mut pages = api.query.list_nodes(request).await?.into_inner();
+            let mut nodes = Vec::new();
+            while let Some(page) = pages.message().await? {
+                nodes.extend(page.nodes);
+            }
+            Ok(nodes)
+        })
+    }
+
+    fn partitions(&mut self) -> Result<Vec<v1::Partition>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let reply = api.query.list_partitions(v1::ListPartitionsRequest {}).await?;
+            Ok(reply.into_inner().partitions)
+        })
+    }
+
+    fn history(
+        &mut self,
+        request: &v1::HistoryRequest,
+        keep: &dyn Fn(&v1::HistoryRow) -> bool,
+    ) -> Result<Vec<v1::HistoryRow>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let mut pages = api.query.list_history(request.clone()).await?.into_inner();
+            let mut rows = Vec::new();
+            while let Some(page) = pages.message().await? {
+                rows.extend(page.rows.into_iter().filter(|row| keep(row)));
+            }
+            Ok(rows)
+        })
+    }
+
+    fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let mut pages = api.query.list_usage(request.clone()).await?.into_inner();
+            let mut jobs = Vec::new();
+            while let Some(page) = pages.message().await? {
+                jobs.extend(page.jobs);
+            }
+            Ok(jobs)
+        })
+    }
+
+    fn script(&mut self, request: &v1::GetScriptRequest) -> Result<Vec<u8>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            Ok(api.query.get_script(*request).await?.into_inner().content.to_vec())
+        })
+    }
+
+    fn cluster(&mut self) -> Result<String, CallError> {
+        if self.cluster.is_none() {
+            let name = self.client()?.call(async |mut api: Api| {
+                Ok(api.query.ping(v1::PingRequest {}).await?.into_inner().cluster)
+            })?;
+            self.cluster = Some(name);
+        }
+        Ok(self.cluster.clone().unwrap_or_default())
+    }
+}

@@ -1,0 +1,193 @@
+//! Trackable resources as text: `cpu=4,mem=16G,node=1,billing=4,gres/gpu=2,gres/gpu:h100=2`.
+
+use std::collections::BTreeMap;
+
+use muster_proto::v1::{GresCount, GresMask, GresRequest, GresScope, Job, Node};
+
+use super::sizes::Units;
+
+/// One resource: its type, its name within the type and how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tres {
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    /// Memory in MiB, all else in units.
+    pub(crate) count: u64,
+}
+
+impl Tres {
+    fn new(kind: &'static str, name: &str, count: u64) -> Tres {
+        Tres { kind, name: name.to_owned(), count }
+    }
+
+    /// Slurm's number of the built-in ones; of the site's own it is given out by a database that
+    /// we do not have, so gres count from 1001 in this list.
+    pub(crate) fn id(&self) -> u32 {
+        match self.kind {
+            "cpu" => 1,
+            "mem" => 2,
+            "node" => 4,
+            "billing" => 5,
+            _ => 1001,
+        }
+    }
+
+    fn show(&self, units: Units) -> String {
+        let Tres { kind, name, count } = self;
+        match (*kind, name.as_str()) {
+            ("mem", _) => format!("mem={}", units.mib(*count)),
+            (kind, "") => format!("{kind}={count}"),
+            (kind, name) => format!("{kind}/{name}={count}"),
+        }
+    }
+}
+
+fn gres(counts: &[GresCount]) -> Vec<Tres> {
+    let mut totals: BTreeMap<String, u64> = BTreeMap::new();
+    let mut typed: BTreeMap<String, u64> = BTreeMap::new();
+    for count in counts {
+        let Some(kind) = &count.kind else { continue };
+        *totals.entry(kind.name.clone()).or_default() += count.count;
+        if !kind.of.is_empty() {
+            *typed.entry(format!("{}:{}", kind.name, kind.of)).or_default() += count.count;
+        }
+    }
+    totals.append(&mut typed);
+    totals.iter().map(|(name, count)| Tres::new("gres", name, *count)).collect()
+}
+
+/// What a job holds, or asks for while it waits.
+pub(crate) fn of_job(job: &Job) -> Vec<Tres> {
+    let mut list = vec![Tres::new("cpu", "", job.cpu_count.into())];
+    if job.memory_mib > 0 {
+        list.push(Tres::new("mem", "", job.memory_mib));
+    }
+    list.push(Tres::new("node", "", job.node_count.into()));
+    list.push(Tres::new("billing", "", job.cpu_count.into()));
+    list.extend(gres(&job.gres));
+    list
+}
+
+/// What a node has.
+pub(crate) fn of_node(node: &Node) -> Vec<Tres> {
+    let mut list = vec![
+        Tres::new("cpu", "", node.cpus.into()),
+        Tres::new("mem", "", node.memory_mib),
+        Tres::new("billing", "", node.cpus.into()),
+    ];
+    list.extend(gres(&node.gres));
+    list
+}
+
+/// What jobs hold of a node.
+pub(crate) fn used_of_node(node: &Node) -> Vec<Tres> {
+    let used: Vec<GresCount> =
+        node.gres_used.iter().map(|g| GresCount { kind: g.kind.clone(), count: g.count }).collect();
+    let mut list = vec![
+        Tres::new("cpu", "", node.cpus_allocated.into()),
+        Tres::new("mem", "", node.memory_allocated_mib),
+    ];
+    list.extend(gres(&used));
+    list.retain(|t| t.count > 0);
+    list
+}
+
+/// What a partition has in all.
+pub(crate) fn of_partition(partition: &muster_proto::v1::Partition) -> Vec<Tres> {
+    let mut list = vec![
+        Tres::new("cpu", "", partition.total_cpus.into()),
+        Tres::new("mem", "", partition.total_memory_mib),
+        Tres::new("node", "", partition.total_nodes.into()),
+        Tres::new("billing", "", partition.total_cpus.into()),
+    ];
+    list.extend(gres(&partition.total_gres));
+    list
+}
+
+/// In the order of their numbers: squeue and scontrol.
+pub(crate) fn text(list: &[Tres], units: Units) -> String {
+    list.iter().map(|t| t.show(units)).collect::<Vec<_>>().join(",")
+}
+
+/// In the order of their names: sacct.
+pub(crate) fn sorted_text(list: &[Tres], units: Units) -> String {
+    let mut shown: Vec<String> = list.iter().map(|t| t.show(units)).collect();
+    shown.sort();
+    shown.join(",")
+}
+
+/// What was asked per node, job, task or socket: `gres/gpu:h100:2`.
+pub(crate) fn asked(gres: &[GresRequest], scope: GresScope) -> String {
+    let items = gres.iter().filter(|g| g.scope() == scope).filter_map(|g| {
+        let kind = g.kind.as_ref()?;
+        let of = if kind.of.is_empty() { String::new() } else { format!(":{}", kind.of) };
+        Some(format!("gres/{}{of}:{}", kind.name, g.count))
+    });
+    items.collect::<Vec<_>>().join(",")
+}
+
+/// What a node declares: `gpu:h100:8`.
+pub(crate) fn declared(gres: &[GresCount]) -> String {
+    let items = gres.iter().filter_map(|g| {
+        let kind = g.kind.as_ref()?;
+        let of = if kind.of.is_empty() { String::new() } else { format!(":{}", kind.of) };
+        Some(format!("{}{of}:{}", kind.name, g.count))
+    });
+    items.collect::<Vec<_>>().join(",")
+}
+
+/// What is in use of it, with the indices: `gpu:h100:2(IDX:0-1)`. Kinds that nobody uses are
+/// shown with nothing.
+pub(crate) fn used(declared: &[GresCount], used: &[GresMask]) -> String {
+    let items = declared.iter().filter_map(|g| {
+        let kind = g.kind.as_ref()?;
+        let of = if kind.of.is_empty() { String::new() } else { format!(":{}", kind.of) };
+        let mine = used.iter().filter(|u| u.kind.as_ref() == Some(kind));
+        let (mask, count) = mine.fold((0, 0), |(m, c), u| (m | u.mask, c + u.count));
+        Some(format!("{}{of}:{count}(IDX:{})", kind.name, indices(mask)))
+    });
+    items.collect::<Vec<_>>().join(",")
+}
+
+/// The set bits as ranges, or `N/A`.
+pub(crate) fn indices(mask: u64) -> String {
+    if mask == 0 {
+        return "N/A".to_owned();
+    }
+    muster_model::resources::CpuSet::from_words(vec![mask]).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_proto::v1::GresKind;
+
+    fn h100(count: u64) -> GresCount {
+        let kind = Some(GresKind { name: "gpu".into(), of: "h100".into() });
+        GresCount { kind, count }
+    }
+
+    #[test]
+    fn a_typed_gres_counts_for_its_name_too() {
+        let job = Job {
+            cpu_count: 4,
+            memory_mib: 16_384,
+            node_count: 1,
+            gres: vec![h100(2)],
+            ..Job::default()
+        };
+        let list = of_job(&job);
+        let by_number = "cpu=4,mem=16G,node=1,billing=4,gres/gpu=2,gres/gpu:h100=2";
+        assert_eq!(text(&list, Units::Exact), by_number);
+        let by_name = "billing=4,cpu=4,gres/gpu:h100=2,gres/gpu=2,mem=16G,node=1";
+        assert_eq!(sorted_text(&list, Units::Exact), by_name);
+    }
+
+    #[test]
+    fn a_node_shows_what_is_used_by_index() {
+        let mask = GresMask { kind: h100(0).kind, mask: 0b1011, count: 3 };
+        assert_eq!(used(&[h100(8)], &[mask]), "gpu:h100:3(IDX:0-1,3)");
+        assert_eq!(used(&[h100(8)], &[]), "gpu:h100:0(IDX:N/A)");
+        assert_eq!(declared(&[h100(8)]), "gpu:h100:8");
+    }
+}

@@ -1,0 +1,245 @@
+//! From fork to exec: the steps that turn a child of the shim into the user's batch script, in an
+//! order that leaves no moment in which anything of the user's runs with more than its rights or
+//! outside its group.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::thread::sleep;
+use std::time::Duration;
+
+use muster_cgroup::Group;
+use muster_proto::shim::v1::Launch;
+use muster_proto::v1::{ExitStatus, User};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, setsid};
+
+use crate::lines::{self, JobStderr};
+use crate::slice::{Host, OOM_SCORE, Refusal, chain};
+use crate::spool::SliceDir;
+use crate::{identity, output, rlimits};
+
+/// What a batch process is looked after by.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) pid: Pid,
+    /// News until the exec: see [`read_news`].
+    pub(crate) news: OwnedFd,
+}
+
+/// What the child tells before it is the script.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The job's files are open; this is its stderr.
+    Opened(JobStderr),
+    /// It could not become the script.
+    Refused(Refusal),
+    /// Nothing more: it is the script, or has ended.
+    Over,
+}
+
+/// An exec may find the script open for writing: by a child that the agent was just forking when
+/// it wrote the script. That lasts until that child's own exec.
+const BUSY_ATTEMPTS: u32 = 200;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Longer texts are cut: they come back in a record.
+const MAX_TEXT_BYTES: usize = 4096;
+/// Where a job without its working directory goes.
+const LAST_RESORT: &str = "/tmp";
+
+/// Forks; the child goes on in [`become_script`].
+pub(crate) fn start(
+    host: &Host,
+    dir: &SliceDir,
+    launch: &Launch,
+    group: Option<&Group>,
+) -> io::Result<Batch> {
+    let (news, tell) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: the shim has one thread, so the child may do anything after the fork.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Batch { pid: child, news }),
+        ForkResult::Child => {
+            drop(news);
+            let Err(refusal) = become_script(host, dir, launch, group, &tell);
+            let code = refusal.status.code.cast_signed();
+            tell_refusal(&tell, &refusal);
+            // SAFETY: ends this process at once; the shim's destructors are not for it.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+fn become_script(
+    host: &Host,
+    dir: &SliceDir,
+    launch: &Launch,
+    group: Option<&Group>,
+    tell: &OwnedFd,
+) -> Result<Infallible, Refusal> {
+    let spec = launch.spec.clone().unwrap_or_default();
+    setsid().map_err(|e| Refusal::node(format!("cannot start a session: {}", e.desc())))?;
+    if let Some(group) = group {
+        group.join_self().map_err(|e| Refusal::node(chain(&e)))?;
+    }
+    if host.reset_oom_score {
+        // Only lowering it again needs a right, so this fails nowhere that matters.
+        let _ = std::fs::write(OOM_SCORE, "0");
+    }
+    let mut notes = rlimits::apply(&spec.rlimits);
+    default_signals();
+    umask(Mode::from_bits_truncate(spec.umask));
+    identity::become_user(launch.user.as_ref().unwrap_or(&User::default()))?;
+    if let Err(e) = chdir(spec.workdir.as_str()) {
+        notes.push(lines::no_workdir(&spec.workdir, &e.into()));
+        chdir(LAST_RESORT).map_err(|e| Refusal::node(format!("{LAST_RESORT}: {}", e.desc())))?;
+    }
+    let stderr = install(output::open(launch)?)
+        .map_err(|e| Refusal::node(format!("cannot install the job's files: {e}")))?;
+    tell_opened(tell, stderr.as_raw_fd());
+    let stderr = JobStderr::new(stderr);
+    notes.iter().for_each(|note| stderr.say(note));
+    let refusal = exec(host, dir, launch);
+    stderr.say(&refusal.text);
+    Err(refusal)
+}
+
+/// What the launcher blocked and what Rust or an ancestor ignores is the script's to decide again.
+fn default_signals() {
+    // The kernel's own struct sigaction, all zero: SIG_DFL. The C library's call refuses the two
+    // real-time signals it keeps for itself, which an ancestor may have ignored.
+    let default = [0u64; 4];
+    const MASK_BYTES: usize = 8;
+    const LAST_SIGNAL: libc::c_int = 64;
+    for signal in 1..=LAST_SIGNAL {
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: `default` is as long as the struct; the default disposition runs no code of
+        // ours. For SIGKILL and SIGSTOP the kernel refuses, which is as good.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, MASK_BYTES)
+        };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Puts the files in their places and answers with a copy of stderr; everything else of the shim
+/// closes with the exec.
+fn install(files: output::Files) -> io::Result<OwnedFd> {
+    let stderr = files.stderr.as_ref().unwrap_or(&files.stdout).as_fd().try_clone_to_owned()?;
+    for (fd, place) in
+        [(files.stdin.as_raw_fd(), 0), (files.stdout.as_raw_fd(), 1), (stderr.as_raw_fd(), 2)]
+    {
+        // SAFETY: plain descriptors of open files; 0 to 2 are owned by nothing else here.
+        if unsafe { libc::dup2(fd, place) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: marks descriptors from 3 on; none is closed before the exec.
+    unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    Ok(stderr)
+}
+
+/// Executes the script by its `#!` line; comes back only with the reason why not.
+fn exec(host: &Host, dir: &SliceDir, launch: &Launch) -> Refusal {
+    let path = dir.script_path();
+    let text = |e: Errno| format!("execve(): {}: {}", path.display(), e.desc());
+    let args = launch.spec.iter().flat_map(|s| s.args.iter()).map(|a| a.as_bytes().to_vec());
+    let argv = std::iter::once(path.as_os_str().as_bytes().to_vec()).chain(args).map(CString::new);
+    let envp = environment(host, launch).into_iter().map(CString::new);
+    let (Ok(argv), Ok(envp)) =
+        (argv.collect::<Result<Vec<_>, _>>(), envp.collect::<Result<Vec<_>, _>>())
+    else {
+        return Refusal::code(1, "an argument holds a NUL character".to_owned());
+    };
+    let mut attempt = 0;
+    loop {
+        let Err(e) = execve(&argv[0], &argv, &envp);
+        if e != Errno::ETXTBSY || attempt == BUSY_ATTEMPTS {
+            // As Slurm does: the error's number is the exit code.
+            return Refusal::code(u32::try_from(e as i32).unwrap_or(1), text(e));
+        }
+        attempt += 1;
+        sleep(BUSY_PAUSE);
+    }
+}
+
+/// The launch's environment and what only this node knows.
+fn environment(host: &Host, launch: &Launch) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = launch
+        .environment
+        .split(|byte| *byte == 0)
+        .filter(|pair| !pair.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
+    let set = |all: &mut Vec<Vec<u8>>, name: &str, value: &str, replace: bool| {
+        let prefix = format!("{name}=").into_bytes();
+        let there = all.iter().position(|pair| pair.starts_with(&prefix));
+        let pair = [prefix.as_slice(), value.as_bytes()].concat();
+        match there {
+            Some(at) if replace => all[at] = pair,
+            Some(_) => {}
+            None => all.push(pair),
+        }
+    };
+    set(&mut all, "SLURM_TASK_PID", &getpid().to_string(), true);
+    set(&mut all, "HOSTNAME", &host.hostname, false);
+    set(&mut all, "TMPDIR", LAST_RESORT, false);
+    all
+}
+
+/// Letters of the packets: `O` with a descriptor, `R` with the refusal.
+const OPENED: u8 = b'O';
+const REFUSED: u8 = b'R';
+
+fn tell_opened(tell: &OwnedFd, stderr: RawFd) {
+    let fds = [stderr];
+    let bytes = [IoSlice::new(&[OPENED])];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    // Without it the shim cannot add its lines to the job's stderr; the job does not mind.
+    let _ = sendmsg::<()>(tell.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None);
+}
+
+fn tell_refusal(tell: &OwnedFd, refusal: &Refusal) {
+    let head = [
+        REFUSED,
+        u8::try_from(refusal.status.code).unwrap_or(u8::MAX),
+        u8::try_from(refusal.status.signal).unwrap_or(u8::MAX),
+        u8::from(refusal.node_fault),
+    ];
+    let text = &refusal.text.as_bytes()[..refusal.text.len().min(MAX_TEXT_BYTES)];
+    let bytes = [IoSlice::new(&head), IoSlice::new(text)];
+    let _ = sendmsg::<()>(tell.as_raw_fd(), &bytes, &[], MsgFlags::MSG_NOSIGNAL, None);
+}
+
+/// Reads one piece of news; to be called when the descriptor is readable.
+pub(crate) fn read_news(news: &OwnedFd) -> News {
+    let mut bytes = [0u8; MAX_TEXT_BYTES + 4];
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(news.as_raw_fd(), &mut slices, Some(&mut space), flags);
+    let Ok(message) = received else { return News::Over };
+    let length = message.bytes;
+    let fd = message.cmsgs().ok().into_iter().flatten().find_map(|c| match c {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    match (&bytes[..length], fd) {
+        // SAFETY: the kernel has just installed this descriptor for us.
+        ([OPENED], Some(fd)) => News::Opened(JobStderr::new(unsafe { OwnedFd::from_raw_fd(fd) })),
+        ([REFUSED, code, signal, node_fault, text @ ..], _) => News::Refused(Refusal {
+            status: ExitStatus { code: (*code).into(), signal: (*signal).into() },
+            text: String::from_utf8_lossy(text).into_owned(),
+            node_fault: *node_fault != 0,
+        }),
+        _ => News::Over,
+    }
+}

@@ -1,0 +1,307 @@
+//! The launcher: a small single-threaded process, made once by re-executing the binary, that forks
+//! one shim per request. An exec of the whole binary per job would cost more than most of the rest
+//! of a launch, and the agent has threads, so it must not fork itself.
+//!
+//! Requests and answers are packets on a socket pair that is the launcher's stdin: the path of a
+//! slice's directory one way, the shim's pid (or minus an errno) the other. When the agent dies
+//! the launcher ends with it; shims are in sessions of their own and stay.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use muster_cgroup::{Cgroups, Limits, Mode};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
+
+use crate::slice::{self, Host};
+use crate::spool::SliceDir;
+use crate::{NoticeKind, identity, notice};
+
+/// The group that shims move to, beside those of the slices: out of the agent's unit, so that
+/// stopping that unit does not take them along.
+pub const SHIMS_GROUP: &str = "shims";
+/// A request is a path.
+const MAX_REQUEST_BYTES: usize = libc::PATH_MAX as usize;
+
+/// What a launcher must know.
+#[derive(Clone, Debug)]
+pub struct LauncherConfig {
+    /// The `muster` binary.
+    pub exe: PathBuf,
+    /// The spool that holds the slices and [`crate::notice_socket`].
+    pub spool: PathBuf,
+    /// Which control groups to use.
+    pub cgroup: Mode,
+    /// Where they are mounted.
+    pub cgroup_root: PathBuf,
+    /// The node's tree in them.
+    pub cgroup_parent: String,
+}
+
+/// The launcher could not be started, or did not launch.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// No launcher.
+    #[error("cannot start the launcher {}", exe.display())]
+    Start {
+        /// The binary.
+        exe: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// No shim.
+    #[error("cannot launch a shim for {}", dir.display())]
+    Launch {
+        /// The slice.
+        dir: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// The agent's end of a launcher; restarts it when it has died.
+#[derive(Debug)]
+pub struct Launcher {
+    config: LauncherConfig,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    socket: Option<OwnedFd>,
+}
+
+impl Launcher {
+    /// Starts the launcher process.
+    pub fn start(config: LauncherConfig) -> Result<Self, LaunchError> {
+        let running = start(&config)
+            .map_err(|source| LaunchError::Start { exe: config.exe.clone(), source })?;
+        Ok(Self { config, running: Mutex::new(running) })
+    }
+
+    /// Launches the shim of a slice whose launch record is written; answers with its pid some
+    /// hundred microseconds later. What becomes of it comes as notices.
+    pub fn launch(&self, dir: &SliceDir) -> Result<u32, LaunchError> {
+        let fail = |source| LaunchError::Launch { dir: dir.path().to_owned(), source };
+        let mut running = self.running.lock().expect("no launch panics");
+        let answer = match running.ask(dir) {
+            // Dead, before or after the fork: the claim in the slice keeps a second shim away.
+            Err(_) => {
+                *running = start(&self.config).map_err(fail)?;
+                running.ask(dir).map_err(fail)?
+            }
+            Ok(answer) => answer,
+        };
+        u32::try_from(answer).map_err(|_| fail(io::Error::from_raw_os_error(-answer)))
+    }
+
+    /// The launcher's process id.
+    pub fn pid(&self) -> u32 {
+        self.running.lock().expect("no launch panics").process.id()
+    }
+}
+
+fn start(config: &LauncherConfig) -> io::Result<Running> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let process = Command::new(&config.exe)
+        .args(["shim", "--launcher"])
+        .args([OsStr::new("--spool"), config.spool.as_os_str()])
+        .args(["--cgroup", &config.cgroup.to_string()])
+        .args([OsStr::new("--cgroup-root"), config.cgroup_root.as_os_str()])
+        .args(["--cgroup-parent", &config.cgroup_parent])
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(Running { process, socket: Some(ours) })
+}
+
+impl Running {
+    fn ask(&self, dir: &SliceDir) -> io::Result<i32> {
+        let socket = self.socket.as_ref().expect("open until dropped").as_raw_fd();
+        send(socket, dir.path().as_os_str().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+        let mut answer = [0u8; 4];
+        match retry(|| recv(socket, &mut answer, MsgFlags::empty()))? {
+            4 => Ok(i32::from_le_bytes(answer)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It ends when its stdin does; then it is reaped.
+        self.socket = None;
+        let _ = self.process.wait();
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// `muster shim --launcher ...`
+pub(crate) fn main(args: &[OsString]) -> i32 {
+    let options = match Options::parse(args) {
+        Ok(options) => options,
+        Err(reason) => {
+            eprintln!("muster shim: {reason}");
+            return 2;
+        }
+    };
+    match options.host().and_then(|host| serve(&host)) {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("muster shim: launcher: {e}");
+            1
+        }
+    }
+}
+
+struct Options {
+    spool: PathBuf,
+    cgroup: Mode,
+    cgroup_root: PathBuf,
+    cgroup_parent: String,
+}
+
+impl Options {
+    fn parse(args: &[OsString]) -> Result<Self, String> {
+        let (mut launcher, mut spool, mut cgroup) = (false, None, Mode::Auto);
+        let mut root = PathBuf::from(muster_cgroup::DEFAULT_ROOT);
+        let mut parent = "muster".to_owned();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg:?} wants a value"));
+            match arg.to_str() {
+                Some("--launcher") => launcher = true,
+                Some("--spool") => spool = Some(PathBuf::from(value()?)),
+                Some("--cgroup") => cgroup = value()?.to_string_lossy().parse()?,
+                Some("--cgroup-root") => root = PathBuf::from(value()?),
+                Some("--cgroup-parent") => parent = value()?.to_string_lossy().into_owned(),
+                _ => return Err(format!("{arg:?} is not known; the agent starts this command")),
+            }
+        }
+        match spool {
+            Some(spool) if launcher => {
+                Ok(Self { spool, cgroup, cgroup_root: root, cgroup_parent: parent })
+            }
+            _ => Err("--launcher and --spool are needed; the agent starts this command".to_owned()),
+        }
+    }
+
+    /// Looks at the machine once, for every shim to come.
+    fn host(&self) -> io::Result<Host> {
+        let cgroups = Cgroups::detect(self.cgroup, &self.cgroup_root, &self.cgroup_parent)
+            .map_err(io::Error::other)?;
+        if let Ok(Some(group)) = cgroups.create(SHIMS_GROUP, &Limits::default()) {
+            // Where this fails the shims stay where the agent is, which ends them with its unit
+            // at worst: the unit says KillMode=process for this.
+            let _ = group.join_self();
+        }
+        identity::load_name_service();
+        Host::here(self.spool.clone(), cgroups)
+    }
+}
+
+/// Serves requests until the agent is gone.
+fn serve(host: &Host) -> io::Result<()> {
+    // Refused to a process group leader, whom a terminal's Ctrl-C reaches all the same.
+    let _ = setsid();
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let stdin = io::stdin();
+    let mut shims = HashMap::new();
+    loop {
+        let mut fds = [
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+        ];
+        retry(|| poll(&mut fds, PollTimeout::NONE))?;
+        let asked = fds[0].any() == Some(true);
+        if fds[1].any() == Some(true) {
+            while let Ok(Some(_)) = children.read_signal() {}
+            reap(host, &mut shims);
+        }
+        if asked && !answer(host, stdin.as_fd(), &mut shims)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers one request; false when there will be no more.
+fn answer(
+    host: &Host,
+    socket: BorrowedFd<'_>,
+    shims: &mut HashMap<Pid, SliceDir>,
+) -> io::Result<bool> {
+    let mut path = vec![0u8; MAX_REQUEST_BYTES];
+    let length = match retry(|| recv(socket.as_raw_fd(), &mut path, MsgFlags::empty())) {
+        Ok(0) | Err(Errno::ECONNRESET) => return Ok(false),
+        Ok(length) => length,
+        Err(e) => return Err(e.into()),
+    };
+    path.truncate(length);
+    let dir = SliceDir::at(PathBuf::from(OsString::from_vec(path)));
+    // SAFETY: this process has one thread, so the child may do anything after the fork.
+    let number = match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            let code = slice::run(host, &dir);
+            // SAFETY: ends this process at once; the launcher's own destructors are not for it.
+            unsafe { libc::_exit(code) }
+        }
+        Ok(ForkResult::Parent { child }) => {
+            shims.insert(child, dir);
+            child.as_raw()
+        }
+        Err(e) => -(e as i32),
+    };
+    match send(socket.as_raw_fd(), &number.to_le_bytes(), MsgFlags::MSG_NOSIGNAL) {
+        Err(Errno::EPIPE) => Ok(false),
+        done => done.map(|_| true).map_err(io::Error::from),
+    }
+}
+
+/// Collects ended shims and tells of those that were killed before they could leave a record.
+fn reap(host: &Host, shims: &mut HashMap<Pid, SliceDir>) {
+    loop {
+        let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, 0)) => (pid, None),
+            Ok(WaitStatus::Exited(pid, code)) => (pid, Some(format!("with exit code {code}"))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Some(format!("by {signal}"))),
+            Ok(WaitStatus::StillAlive) | Err(_) => return,
+            Ok(_) => continue,
+        };
+        if let (Some(dir), Some(how)) = (shims.remove(&pid), how) {
+            tell_gone(host, &dir, format!("its shim, process {pid}, ended {how}"));
+        }
+    }
+}
+
+fn tell_gone(host: &Host, dir: &SliceDir, why: String) {
+    let ids = dir.path().file_name().and_then(OsStr::to_str).and_then(|n| n.split_once('.'));
+    let Some((Ok(job), Ok(attempt))) = ids.map(|(j, a)| (j.parse(), a.parse())) else { return };
+    if matches!(dir.read_exit(), Ok(None)) {
+        // An agent that misses it finds the shim gone when it looks.
+        let _ = notice::send(&host.spool, job, attempt, NoticeKind::Gone(why));
+    }
+}

@@ -1,0 +1,358 @@
+//! The shim's loop: one poll over the children's signal, the child's news and the socket, with the
+//! next deadline as its timeout. Everything that happens to the slice happens here, in one thread.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use muster_proto::shim::v1::shim_request::Kind;
+use muster_proto::shim::v1::{Launch, ShimReply, ShimRequest, StopCause};
+use muster_proto::v1::{ExitStatus, Usage};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::child::{Batch, News, read_news};
+use crate::contain::{self, Containment};
+use crate::control::Control;
+use crate::lines::{self, JobStderr};
+use crate::slice::{Refusal, chain, now_ms, usage_of_children};
+use crate::timetable::{Course, Due, Now, Timetable, Warning};
+
+/// How a slice ended.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stopped: StopCause,
+    pub(crate) oom_kills: u64,
+    pub(crate) unkillable: u32,
+    pub(crate) usage: Usage,
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Outcome {
+    /// It never began.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal), ..Self::default() }
+    }
+}
+
+/// A slice while its batch process, or what that left, is alive.
+#[derive(Debug)]
+pub(crate) struct Supervision<'a> {
+    launch: &'a Launch,
+    containment: &'a Containment,
+    control: Option<Control>,
+    slice: Slice<'a>,
+}
+
+/// The part of the supervision that requests act on.
+#[derive(Debug)]
+struct Slice<'a> {
+    launch: &'a Launch,
+    containment: &'a Containment,
+    batch: Batch,
+    /// News is still to come.
+    listening: bool,
+    stderr: Option<JobStderr>,
+    refusal: Option<Refusal>,
+    /// Of the batch process, once it has ended.
+    status: Option<ExitStatus>,
+    timetable: Timetable,
+    started: Instant,
+    /// Bytes, the most seen when somebody asked.
+    resident_peak: u64,
+}
+
+impl<'a> Supervision<'a> {
+    pub(crate) fn new(
+        launch: &'a Launch,
+        batch: Batch,
+        containment: &'a Containment,
+        control: Control,
+    ) -> Self {
+        let asked = launch.spec.as_ref().and_then(|s| s.signal.as_ref());
+        let warning = asked.filter(|s| s.signal != 0).map(|s| Warning {
+            signal: s.signal,
+            before_ms: i64::from(s.before_seconds) * 1000,
+            batch_only: s.batch_only,
+        });
+        let unkillable_ms = i64::from(launch.unkillable_seconds.max(1)) * 1000;
+        let slice = Slice {
+            launch,
+            containment,
+            batch,
+            listening: true,
+            stderr: None,
+            refusal: None,
+            status: None,
+            timetable: Timetable::new(launch.end_at, warning, unkillable_ms),
+            started: Instant::now(),
+            resident_peak: 0,
+        };
+        Self { launch, containment, control: Some(control), slice }
+    }
+
+    /// Runs until no process of the slice is left, or what is left cannot be killed.
+    pub(crate) fn run(mut self) -> nix::Result<Outcome> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        // The agent's stop and a terminal's hang-up are not for the slice.
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            // SAFETY: ignoring a signal runs no code.
+            unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }?;
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let children = SignalFd::with_flags(&mask, flags)?;
+        let mut control = self.control.take().expect("given at the start");
+        loop {
+            self.slice.reap();
+            self.slice.follow_deadlines();
+            if self.slice.is_over() {
+                return Ok(self.outcome());
+            }
+            self.slice.wait(&children, &control)?;
+            while let Ok(Some(_)) = children.read_signal() {}
+            self.slice.hear_news();
+            control.serve(|request| self.slice.answer(request));
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
+        self.slice.hear_all_news();
+        let oom_kills = match self.containment {
+            Containment::Group(group) => group.oom_kills().unwrap_or(0),
+            Containment::Descent => 0,
+        };
+        if oom_kills > 0 {
+            self.slice.say(&lines::oom(self.launch.job, oom_kills));
+        }
+        let left = match self.slice.timetable.course() {
+            Course::GivenUp => self.containment.procs().map_or(1, |p| p.len()),
+            _ => 0,
+        };
+        let killed = ExitStatus { code: 0, signal: Signal::SIGKILL as u32 };
+        Outcome {
+            status: self.slice.status.unwrap_or(killed),
+            stopped: self.slice.timetable.cause(),
+            oom_kills,
+            unkillable: u32::try_from(left).unwrap_or(u32::MAX),
+            usage: self.slice.usage(),
+            refusal: self.slice.refusal,
+        }
+    }
+}
+
+impl Slice<'_> {
+    fn now(&self) -> Now {
+        let mono = i64::try_from(self.started.elapsed().as_millis()).expect("not for ages");
+        Now { wall: now_ms(), mono }
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&self, children: &SignalFd, control: &Control) -> nix::Result<()> {
+        let news = self.listening.then(|| self.batch.news.as_fd());
+        let all = std::iter::once(children.as_fd()).chain(news).chain(control.fds());
+        let mut fds: Vec<PollFd<'_>> =
+            all.map(|fd: BorrowedFd<'_>| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // An hour at most: a clock that was set must not stretch a limit further than that.
+        const LONGEST_MS: i64 = 3_600_000;
+        let wait = self.timetable.wait_ms(self.now()).map(|ms| ms.min(LONGEST_MS));
+        let timeout = match wait {
+            Some(ms) => PollTimeout::try_from(Duration::from_millis(ms.cast_unsigned()))
+                .expect("an hour fits"),
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Collects every ended child: the batch process, and orphans that came to the subreaper.
+    fn reap(&mut self) {
+        loop {
+            let mut raw = 0;
+            // SAFETY: `raw` is live. nix's own call loses an end by a signal it has no name for.
+            match unsafe { libc::waitpid(-1, &mut raw, libc::WNOHANG) } {
+                0 => return,
+                -1 if Errno::last() == Errno::EINTR => {}
+                -1 => return,
+                pid if pid == self.batch.pid.as_raw() => self.status = Some(status_of(raw)),
+                _ => {}
+            }
+        }
+    }
+
+    fn follow_deadlines(&mut self) {
+        self.follow_batch();
+        while let Some(due) = self.timetable.due(self.now()) {
+            let done = match due {
+                Due::Warn(warning) => self.warn(warning),
+                Due::TimeLimit => {
+                    let wait = self.launch.kill_wait_seconds;
+                    self.stop(StopCause::TimeLimit, wait)
+                }
+                Due::Kill => self.containment.kill_all(),
+                Due::GiveUp => Ok(()),
+            };
+            complain(done);
+        }
+    }
+
+    /// The batch process has ended: what it left is killed. Where SIGTERM ended a shell in the
+    /// middle of a stop, the programs it had started keep the rest of their grace: they got the
+    /// signal to save their work, and their shell went ahead of them.
+    fn follow_batch(&mut self) {
+        let Some(status) = self.status else { return };
+        let stopping = matches!(self.timetable.course(), Course::Stopping { .. });
+        let in_grace = stopping && status.signal == Signal::SIGTERM as u32;
+        if !in_grace && !self.is_empty() {
+            self.timetable.kill_leftovers(self.now());
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.containment.is_empty().unwrap_or(false)
+    }
+
+    fn is_over(&self) -> bool {
+        let given_up = self.timetable.course() == Course::GivenUp;
+        given_up || (self.status.is_some() && self.is_empty())
+    }
+
+    fn hear_news(&mut self) {
+        if self.listening {
+            let mut fds = [PollFd::new(self.batch.news.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+                match read_news(&self.batch.news) {
+                    News::Opened(stderr) => self.stderr = Some(stderr),
+                    News::Refused(refusal) => self.refusal = Some(refusal),
+                    News::Over => self.listening = false,
+                }
+            }
+        }
+    }
+
+    /// Hears what was told before the end. Only when the batch process has ended: the child's end
+    /// of the news is closed then.
+    fn hear_all_news(&mut self) {
+        while self.listening && self.status.is_some() {
+            self.hear_news();
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if let Some(stderr) = &self.stderr {
+            stderr.say(line);
+        }
+    }
+
+    fn warn(&mut self, warning: Warning) -> Result<(), muster_cgroup::Error> {
+        self.signal(warning.signal, warning.batch_only, false)
+    }
+
+    fn signal(
+        &self,
+        signal: i32,
+        batch_only: bool,
+        full: bool,
+    ) -> Result<(), muster_cgroup::Error> {
+        if batch_only {
+            if self.status.is_none() {
+                // Not reaped, so the number is still this process's.
+                contain::send(self.batch.pid, signal);
+            }
+            return Ok(());
+        }
+        self.containment.signal(signal, (!full).then_some(self.batch.pid))
+    }
+
+    /// Begins the end: the line in the job's stderr, then SIGCONT and SIGTERM.
+    fn stop(&mut self, cause: StopCause, kill_wait: u32) -> Result<(), muster_cgroup::Error> {
+        let begun = self.timetable.stop(cause, i64::from(kill_wait) * 1000, self.now());
+        if !begun {
+            return Ok(());
+        }
+        self.hear_news();
+        self.say(&lines::stopped(self.launch.job, &self.launch.node, cause, now_ms()));
+        if self.timetable.is_suspended() {
+            self.timetable.resume(self.now());
+            self.containment.thaw()?;
+        }
+        self.containment.signal(libc::SIGCONT, None)?;
+        self.containment.signal(libc::SIGTERM, None)
+    }
+
+    fn suspend(&mut self, suspended: bool) -> Result<(), muster_cgroup::Error> {
+        match suspended {
+            true if self.timetable.course() == Course::Running => {
+                self.containment.freeze()?;
+                self.timetable.suspend(self.now());
+            }
+            true => {}
+            false => {
+                self.containment.thaw()?;
+                self.timetable.resume(self.now());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: ShimRequest) -> ShimReply {
+        let done = match request.kind {
+            Some(Kind::Status(_)) => Ok(()),
+            Some(Kind::Stop(stop)) => self.stop(stop.cause(), stop.kill_wait_seconds),
+            Some(Kind::Signal(s)) => self.signal(s.signal, s.batch_only, s.full),
+            Some(Kind::SetEnd(set)) => {
+                self.timetable.set_end(set.end_at);
+                Ok(())
+            }
+            Some(Kind::Suspend(s)) => self.suspend(s.suspended),
+            None => {
+                let error = "a request of a kind that this shim does not know".to_owned();
+                return ShimReply { error, ..ShimReply::default() };
+            }
+        };
+        ShimReply {
+            error: done.err().map(|e| chain(&e)).unwrap_or_default(),
+            running: self.status.is_none(),
+            batch_pid: self.batch.pid.as_raw().cast_unsigned(),
+            suspended: self.timetable.is_suspended(),
+            pids: self.containment.procs().map_or(0, |p| u32::try_from(p.len()).unwrap_or(0)),
+            usage: Some(self.usage()),
+        }
+    }
+
+    /// CPU time by the group where it counts, else of the children that have ended. The peak of
+    /// memory is the larger of the group's, as far as anybody looked, and the largest process's.
+    fn usage(&mut self) -> Usage {
+        let mut usage = usage_of_children();
+        if let Containment::Group(group) = self.containment
+            && let Ok(Some(counted)) = group.usage()
+        {
+            let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+            usage.user_cpu_ms = ms(counted.user);
+            usage.system_cpu_ms = ms(counted.system);
+            self.resident_peak = self.resident_peak.max(counted.resident_bytes);
+            usage.max_rss_kib = usage.max_rss_kib.max(self.resident_peak / 1024);
+        }
+        usage
+    }
+}
+
+fn status_of(raw: libc::c_int) -> ExitStatus {
+    if libc::WIFSIGNALED(raw) {
+        ExitStatus { code: 0, signal: libc::WTERMSIG(raw).cast_unsigned() }
+    } else {
+        ExitStatus { code: libc::WEXITSTATUS(raw).cast_unsigned(), signal: 0 }
+    }
+}
+
+/// The agent's log is where the shim's stderr goes.
+fn complain(done: Result<(), muster_cgroup::Error>) {
+    if let Err(e) = done {
+        eprintln!("muster shim: {}", chain(&e));
+    }
+}

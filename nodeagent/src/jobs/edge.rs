@@ -1,0 +1,400 @@
+//! What is done for a slice outside: spool, control group, site scripts, shim. Everything here
+//! may block or fail; every way out is an [`Event`] of the slice.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use muster_cgroup::{Cgroups, DeviceRule, DeviceRules, Limits};
+use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits};
+use muster_proto::token::ClusterKey;
+use muster_shim::{Launcher, SliceDir};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::Input;
+use super::job::{End, Event, Key};
+use super::spool;
+use crate::clock::now_ms;
+use crate::prolog::{self, Stage};
+
+/// Slices that are written, launched, cleaned or forgotten at once. Each is some ten file
+/// operations: more of them at once only wait for each other, and a hung disk must not take every
+/// thread. Fewer would let some hung ones hold up the rest.
+pub const PARALLEL: usize = 16;
+/// Processes and threads of one slice: a fork bomb ends here instead of at the node's pid_max.
+const PIDS_MAX: u64 = 32_768;
+/// Between looks at a group that does not empty.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+/// The same, once the controller knows that it does not.
+const STUCK_PAUSE: Duration = Duration::from_secs(5);
+/// A shim that was told to stop and is still there after all its own waits gets this much more.
+const OVERDUE_SLACK: Duration = Duration::from_secs(15);
+
+/// How long ends are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Between SIGTERM and SIGKILL.
+    pub kill_wait: Duration,
+    /// After SIGKILL, until the node counts as unfit.
+    pub unkillable: Duration,
+}
+
+impl Patience {
+    /// When a shim that was told to stop counts as stuck itself.
+    #[must_use]
+    pub fn overdue(self) -> Duration {
+        self.kill_wait + self.unkillable + OVERDUE_SLACK
+    }
+}
+
+/// What binding jobs on this host needs to know.
+#[derive(Debug, Clone, Default)]
+pub struct Binding {
+    /// The controller's CPU numbers are this host's.
+    pub cpus: bool,
+    /// Devices that every job may open; `None`: devices are not held.
+    pub devices: Option<DeviceRules>,
+}
+
+/// The outside of one agent.
+#[derive(Debug)]
+pub struct Edge {
+    pub node: String,
+    pub spool: PathBuf,
+    /// For site scripts, which may call commands.
+    pub config: PathBuf,
+    pub prolog: Option<PathBuf>,
+    pub epilog: Option<PathBuf>,
+    /// Of prolog and epilog each.
+    pub script_timeout: Duration,
+    pub cgroups: Cgroups,
+    /// The node's tree in them.
+    pub cgroup_parent: String,
+    pub binding: Binding,
+    pub launcher: Launcher,
+    /// `None`: a cluster of one host, where the socket's peer vouches.
+    pub key: Option<ClusterKey>,
+    /// Who this agent runs as.
+    pub uid: u32,
+    pub boot_id: String,
+    /// Until a welcome says otherwise.
+    pub patience: Patience,
+    pub sample_every: Duration,
+    pub slots: Arc<Semaphore>,
+    /// A round of looking after shims is under way.
+    pub looking: AtomicBool,
+}
+
+impl Edge {
+    /// The spool entry of a slice.
+    #[must_use]
+    pub fn dir(&self, key: Key) -> SliceDir {
+        SliceDir::of(&self.spool, key.job, key.attempt)
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
+        self.looking.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_looking(&self, looking: bool) {
+        self.looking.store(looking, Ordering::Release);
+    }
+
+    /// Whether the controller stands by this launch, for this slice of this node, and whether this
+    /// agent can serve its user.
+    ///
+    /// # Errors
+    /// The refusal, in a sentence for the job's owner.
+    pub fn admit(&self, key: Key, launch: &Launch, credential: &str) -> Result<(), String> {
+        if (launch.job, launch.attempt) != (key.job, key.attempt) {
+            return Err(format!(
+                "the launch is of slice {}.{}, the wish of {key}",
+                launch.job, launch.attempt
+            ));
+        }
+        if launch.node != self.node {
+            return Err(format!(
+                "the launch is for node {:?}, this is {:?}",
+                launch.node, self.node
+            ));
+        }
+        if let Some(key) = &self.key {
+            key.check_launch(credential, launch, &self.node).map_err(|fault| {
+                format!("node {}: launch credential refused: {fault}", self.node)
+            })?;
+        }
+        let user = launch.user.as_ref().ok_or("the launch names no user")?;
+        if self.uid != 0 && user.uid != self.uid {
+            return Err(format!(
+                "the agent of node {} runs as uid {} and serves that user alone, not uid {} ({})",
+                self.node, self.uid, user.uid, user.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Spools and confines a slice and runs the prolog. `launch` is unset for a slice that an
+    /// earlier agent spooled.
+    pub(super) async fn prepare(
+        self: Arc<Self>,
+        key: Key,
+        launch: Option<Launch>,
+        patience: Patience,
+        cancel: CancellationToken,
+    ) -> Option<Event> {
+        let at_fault = |reason| Event::Failed(End::LaunchFailed { reason, node_fault: true });
+        let edge = self.clone();
+        let spooled = self.blocking(move || edge.spool_in(key, launch, patience)).await;
+        let launch = match spooled {
+            Ok(launch) => launch,
+            Err(reason) => return Some(at_fault(format!("node {}: {reason}", self.node))),
+        };
+        let dir = self.dir(key);
+        if let Some(script) = self.prolog.as_deref().filter(|_| !spool::is_prepared(&dir)) {
+            let run =
+                prolog::run(script, Stage::Prolog, &launch, &self.config, self.script_timeout);
+            tokio::select! {
+                () = cancel.cancelled() => {
+                    return Some(Event::Failed(End::bare()));
+                }
+                done = run => if let Err(reason) = done {
+                    return Some(at_fault(format!("node {}: {reason}", self.node)));
+                }
+            }
+            if let Err(fault) = spool::note_prepared(&dir) {
+                return Some(at_fault(format!(
+                    "node {}: note the prolog's end: {fault}",
+                    self.node
+                )));
+            }
+        }
+        Some(Event::Prepared)
+    }
+
+    /// Writes a launch with what this host holds it to, and makes the group of a slice that has no
+    /// shim to make it.
+    fn spool_in(
+        &self,
+        key: Key,
+        launch: Option<Launch>,
+        patience: Patience,
+    ) -> Result<Launch, String> {
+        let dir = self.dir(key);
+        let Some(mut launch) = launch else {
+            let found = dir.read_launch().map_err(|fault| chain(&fault))?;
+            return found.ok_or_else(|| format!("slice {key} is not in the spool any more"));
+        };
+        let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+        launch.kill_wait_seconds = seconds(patience.kill_wait);
+        launch.unkillable_seconds = seconds(patience.unkillable);
+        launch.limits = Some(self.limits(&launch));
+        let batch = launch.batch;
+        dir.write_launch(&launch).map_err(|fault| {
+            // Half an entry is none: the disk that refused it may take nothing at all.
+            let _ = dir.remove();
+            chain(&fault)
+        })?;
+        if !batch {
+            let limits = group_limits(launch.limits.as_ref().expect("set above"));
+            self.cgroups.create(&key.to_string(), &limits).map_err(|fault| chain(&fault))?;
+        }
+        launch.script = Default::default();
+        Ok(launch)
+    }
+
+    fn limits(&self, launch: &Launch) -> SliceLimits {
+        let gpus = launch.gres.iter().filter(|g| g.kind.as_ref().is_some_and(|k| k.name == "gpu"));
+        let mask = gpus.fold(0u64, |mask, gres| mask | gres.mask);
+        let units = (0..64).filter(|bit| mask >> bit & 1 == 1).map(DeviceRule::nvidia_gpu);
+        let base = self.binding.devices.as_ref();
+        let rules = base.into_iter().flat_map(|b| b.allow.iter().copied().chain(units.clone()));
+        SliceLimits {
+            cpus: if self.binding.cpus { launch.cpus.clone() } else { String::new() },
+            mems: String::new(),
+            memory_bytes: launch.memory_mib.saturating_mul(1 << 20),
+            pids_max: PIDS_MAX,
+            hold_devices: base.is_some(),
+            devices: rules.map(|rule| rule.to_string()).collect(),
+        }
+    }
+
+    /// Starts the shim, whose notice says that it runs; a slice without a process is noted.
+    pub(super) async fn launch(self: Arc<Self>, key: Key, batch: bool) -> Option<Event> {
+        let edge = self.clone();
+        let launched = self.blocking(move || edge.launch_now(key, batch)).await;
+        match launched {
+            Ok(None) => None,
+            Ok(Some(started_at)) => Some(Event::Launched { started_at }),
+            Err(reason) => {
+                let reason = format!("node {}: {reason}", self.node);
+                Some(Event::Failed(End::LaunchFailed { reason, node_fault: true }))
+            }
+        }
+    }
+
+    fn launch_now(&self, key: Key, batch: bool) -> Result<Option<i64>, String> {
+        let dir = self.dir(key);
+        if batch {
+            let launched = self.launcher.launch(&dir);
+            return launched.map(|_| None).map_err(|fault| chain(&fault));
+        }
+        let started_at = now_ms();
+        let note = ShimRecord {
+            boot_id: self.boot_id.clone(),
+            cgroup: key.to_string(),
+            started_at,
+            ..ShimRecord::default()
+        };
+        dir.claim(&note).map_err(|fault| chain(&fault))?;
+        Ok(Some(started_at))
+    }
+
+    /// Ends a shim that does not end by itself; what it leaves is cleaned as after a loss.
+    pub(super) async fn kill_shim(self: Arc<Self>, key: Key) -> Option<Event> {
+        let edge = self.clone();
+        self.blocking(move || {
+            let dir = edge.dir(key);
+            if let Err(fault) = muster_shim::sweep(&dir, &edge.cgroups) {
+                tracing::warn!(slice = %key, "kill a shim that does not end: {}", chain(&fault));
+            }
+            let end = match dir.read_exit().ok().flatten() {
+                Some(exit) => End::of(exit),
+                None => End::Lost { reason: "its shim did not end it and was killed".to_owned() },
+            };
+            Some(Event::Ended(end))
+        })
+        .await
+    }
+
+    /// Kills what is left of a slice, waits until nothing is, and runs the epilog. Processes that
+    /// cannot be killed are told after `unkillable` and waited for all the same: what the slice
+    /// holds is free when its group is empty and not before.
+    pub(super) async fn clean(
+        self: Arc<Self>,
+        key: Key,
+        end: End,
+        unkillable: Duration,
+        inputs: mpsc::Sender<Input>,
+    ) -> Option<Event> {
+        let begun = Instant::now();
+        let mut told = false;
+        loop {
+            let (edge, of) = (self.clone(), end.clone());
+            let reason = match self.blocking(move || edge.sweep(key, &of)).await {
+                Ok(0) => break,
+                Ok(left) => format!("{left} processes of job {} cannot be killed", key.job),
+                Err(fault) => format!("job {} cannot be cleaned up: {fault}", key.job),
+            };
+            if !told && begun.elapsed() >= unkillable {
+                told = true;
+                tracing::error!(slice = %key, "{reason}");
+                let _ = inputs.send(Input::Fault(Some(key), reason)).await;
+            }
+            tokio::time::sleep(if told { STUCK_PAUSE } else { SWEEP_PAUSE }).await;
+        }
+        let epilog_fault = self.epilogue(key, &end).await.err().unwrap_or_default();
+        self.note_end(key, end, &epilog_fault).await;
+        Some(Event::Cleaned { epilog_fault })
+    }
+
+    /// One round of killing; how many processes are left.
+    fn sweep(&self, key: Key, end: &End) -> Result<usize, String> {
+        let dir = self.dir(key);
+        let group = self.cgroups.open(&key.to_string()).map_err(|fault| chain(&fault))?;
+        let Some(group) = group else {
+            // A shim that wrote the end has ended everything first and takes its leave by itself.
+            let clean = matches!(end, End::Finished { exit: Some(e), .. } if e.unkillable == 0);
+            return if clean {
+                Ok(0)
+            } else {
+                muster_shim::sweep(&dir, &self.cgroups).map_err(|fault| chain(&fault))
+            };
+        };
+        // The shim first, or it would see its job end and call that an end of its own.
+        let left = muster_shim::sweep(&dir, &self.cgroups).map_err(|fault| chain(&fault))?;
+        if left > 0 {
+            return Ok(left);
+        }
+        // The group of a slice without a shim, or of one whose shim never claimed it.
+        let swept = group.kill_all().and_then(|()| group.wait_empty(SWEEP_PAUSE));
+        if swept.map_err(|fault| chain(&fault))? {
+            group.remove().map_err(|fault| chain(&fault))?;
+            return Ok(0);
+        }
+        Ok(group.procs().map_err(|fault| chain(&fault))?.len())
+    }
+
+    /// Runs the epilog of a slice that was spooled: it undoes what a prolog, even one that failed,
+    /// has done.
+    async fn epilogue(&self, key: Key, end: &End) -> Result<(), String> {
+        let Some(script) = &self.epilog else { return Ok(()) };
+        let Ok(Some(launch)) = self.dir(key).read_launch() else { return Ok(()) };
+        let exit = match end {
+            End::Finished { exit: Some(exit), .. } => exit.status,
+            _ => None,
+        };
+        let stage = Stage::Epilog(exit);
+        prolog::run(script, stage, &launch, &self.config, self.script_timeout)
+            .await
+            .map_err(|fault| format!("node {}: {fault}", self.node))
+    }
+
+    /// Writes down an end that the exit record alone would not tell a later agent.
+    async fn note_end(&self, key: Key, end: End, epilog_fault: &str) {
+        let end = match end {
+            End::Finished { exit, .. } => {
+                End::Finished { exit, epilog_fault: epilog_fault.to_owned() }
+            }
+            other => other,
+        };
+        if self.epilog.is_none() && matches!(end, End::Finished { exit: Some(_), .. }) {
+            return;
+        }
+        let dir = self.dir(key);
+        let noted = self.blocking(move || spool::write_end(&dir, key, &end)).await;
+        if let Err(fault) = noted {
+            tracing::warn!(slice = %key, "note its end: {fault}");
+        }
+    }
+
+    /// Removes a slice from the spool when there is a slot for it.
+    pub(super) async fn erase(self: Arc<Self>, key: Key) {
+        let edge = self.clone();
+        self.blocking(move || edge.forget(key)).await;
+    }
+
+    /// Removes a slice from the spool.
+    pub(super) fn forget(&self, key: Key) {
+        if let Err(fault) = self.dir(key).remove() {
+            tracing::warn!(slice = %key, "forget it: {}", chain(&fault));
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let _slot = self.slots.acquire().await.expect("the slots are never closed");
+        tokio::task::spawn_blocking(work).await.expect("work on a slice does not panic")
+    }
+}
+
+fn group_limits(limits: &SliceLimits) -> Limits {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Limits {
+        cpus: text(&limits.cpus),
+        mems: text(&limits.mems),
+        memory_bytes: (limits.memory_bytes > 0).then_some(limits.memory_bytes),
+        pids_max: (limits.pids_max > 0).then_some(limits.pids_max),
+        devices: limits.hold_devices.then(|| DeviceRules {
+            allow: limits.devices.iter().filter_map(|rule| rule.parse().ok()).collect(),
+        }),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}

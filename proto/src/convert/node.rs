@@ -1,0 +1,77 @@
+//! Inventories and CPU lists.
+
+use muster_model::{Capacity, CpuSet, Inventory, Timestamp};
+
+use super::BadField;
+use super::values::{count_out, kind_in};
+use crate::agent::v1 as agent;
+
+/// CPUs beyond this number are refused: above any machine, below any harm.
+const MAX_CPU: u32 = 65_536;
+
+/// An agent's inventory from the wire.
+///
+/// # Errors
+/// An invalid generic resource or CPU list.
+pub fn inventory_in(wire: &agent::Inventory, version: &str) -> Result<Inventory, BadField> {
+    let mut capacity =
+        Capacity { cpus: wire.cpus, memory_mib: wire.memory_mib, ..Capacity::default() };
+    for gres in &wire.gres {
+        *capacity.gres.entry(kind_in(gres.kind.as_ref())?).or_default() += gres.count;
+    }
+    Ok(Inventory {
+        capacity,
+        sockets: wire.sockets,
+        cores_per_socket: wire.cores_per_socket,
+        threads_per_core: wire.threads_per_core,
+        numa: wire.numa_cpus.iter().map(|list| cpus_in(list)).collect::<Result<_, _>>()?,
+        arch: wire.arch.as_str().into(),
+        os: wire.os.as_str().into(),
+        version: version.into(),
+        hostname: wire.hostname.as_str().into(),
+        address: wire.address.as_str().into(),
+        boot_id: wire.boot_id.as_str().into(),
+        booted_at: Timestamp(wire.booted_at),
+        unenforced: wire.unenforced.iter().map(|u| u.as_str().into()).collect(),
+    })
+}
+
+/// An inventory for the wire.
+#[must_use]
+pub fn inventory_out(inventory: &Inventory) -> agent::Inventory {
+    agent::Inventory {
+        cpus: inventory.capacity.cpus,
+        memory_mib: inventory.capacity.memory_mib,
+        gres: inventory.capacity.gres.iter().map(|(kind, n)| count_out(kind, *n)).collect(),
+        sockets: inventory.sockets,
+        cores_per_socket: inventory.cores_per_socket,
+        threads_per_core: inventory.threads_per_core,
+        numa_cpus: inventory.numa.iter().map(ToString::to_string).collect(),
+        arch: inventory.arch.to_string(),
+        os: inventory.os.to_string(),
+        hostname: inventory.hostname.to_string(),
+        address: inventory.address.to_string(),
+        boot_id: inventory.boot_id.to_string(),
+        booted_at: inventory.booted_at.0,
+        unenforced: inventory.unenforced.iter().map(|u| u.to_string()).collect(),
+    }
+}
+
+/// Reads the kernel's list form: `0-3,8`.
+///
+/// # Errors
+/// Anything else, and CPUs beyond any machine's.
+pub fn cpus_in(list: &str) -> Result<CpuSet, BadField> {
+    let fault = || BadField::new("cpus", format!("invalid CPU list {list:?}"));
+    let mut set = CpuSet::default();
+    for item in list.split(',').map(str::trim).filter(|i| !i.is_empty()) {
+        let (from, to) = item.split_once('-').unwrap_or((item, item));
+        let (from, to): (u32, u32) =
+            (from.parse().map_err(|_| fault())?, to.parse().map_err(|_| fault())?);
+        if from > to || to >= MAX_CPU {
+            return Err(fault());
+        }
+        (from..=to).for_each(|cpu| set.insert(cpu));
+    }
+    Ok(set)
+}

@@ -1,0 +1,505 @@
+//! The values in force: defaults filled in, hostlists expanded, members of partitions by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use muster_model::resources::{Capacity, GresKind};
+use muster_model::time::{parse_limit, parse_seconds};
+use muster_model::{Hostlist, NodeConfig, Partition, PartitionState, TimeLimit};
+
+use crate::raw;
+
+/// Everything the file says. Units are in the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The file.
+    pub path: PathBuf,
+    pub cluster: String,
+    /// The controller's durable data: log, history.
+    pub state_dir: PathBuf,
+    /// Sockets.
+    pub run_dir: PathBuf,
+    pub controller: Controller,
+    pub security: Security,
+    pub scheduler: Scheduler,
+    pub priority: Priority,
+    pub history: History,
+    pub agent: Agent,
+    /// (name, count), by name.
+    pub licenses: Vec<(Box<str>, u32)>,
+    /// In the order written, hostlists expanded.
+    pub nodes: Vec<NodeConfig>,
+    pub partitions: Vec<Partition>,
+}
+
+/// Where the controller is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// Unix socket on the controller's host.
+    pub socket: PathBuf,
+    /// TCP with TLS.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` for agents and commands on other hosts; `None`: the socket.
+    pub address: Option<String>,
+}
+
+/// Keys and roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Security {
+    /// Signs agent tokens, client tokens and launch credentials.
+    pub cluster_key: Option<PathBuf>,
+    pub tls: Tls,
+    /// User names or numbers.
+    pub admins: Vec<String>,
+    pub operators: Vec<String>,
+    pub allow_root_jobs: bool,
+    /// Life of a client's token.
+    pub token_seconds: u32,
+}
+
+/// Files for TLS. Certificate and key are the controller's; clients need the CA alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+}
+
+/// Bounds and intervals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduler {
+    pub max_jobs: u32,
+    pub max_array_size: u32,
+    pub first_job_id: u32,
+    pub min_job_age_seconds: u32,
+    pub max_script_bytes: u32,
+    pub max_environment_bytes: u32,
+    pub requeue: bool,
+    pub max_requeues: u32,
+    pub requeue_delay_seconds: u32,
+    pub kill_on_invalid_dependency: bool,
+    pub enforce_partition_limits: bool,
+    pub kill_wait_seconds: u32,
+    pub unkillable_seconds: u32,
+    pub heartbeat_seconds: u32,
+    pub node_timeout_seconds: u32,
+    pub sample_seconds: u32,
+    pub pass_interval_seconds: u32,
+    /// Work units of one pass.
+    pub pass_fuel: u64,
+}
+
+/// Weights of the priority's parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Priority {
+    pub age: u32,
+    pub max_age_seconds: u32,
+    pub size: u32,
+    pub partition: u32,
+}
+
+/// Where finished jobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// `sqlite:///path` or `postgres://...`.
+    pub url: String,
+}
+
+/// What agents do on their hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// `%n` stands for the node's name.
+    pub spool_dir: PathBuf,
+    pub cgroup: CgroupMode,
+    pub prolog: Option<PathBuf>,
+    pub epilog: Option<PathBuf>,
+    pub prolog_timeout_seconds: u32,
+}
+
+/// Which cgroup interface confines jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// What the host offers; nothing when it offers nothing.
+    #[default]
+    Auto,
+    V2,
+    V1,
+    None,
+}
+
+impl Config {
+    /// The spool of one node's agent.
+    #[must_use]
+    pub fn spool_dir(&self, node: &str) -> PathBuf {
+        PathBuf::from(self.agent.spool_dir.to_string_lossy().replace("%n", node))
+    }
+
+    /// The socket on which one node's agent serves its local users.
+    #[must_use]
+    pub fn agent_socket(&self, node: &str) -> PathBuf {
+        self.run_dir.join(format!("agent-{node}.sock"))
+    }
+
+    /// A node by name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|n| &*n.name == name)
+    }
+}
+
+pub(crate) fn resolve(path: &Path, file: raw::File) -> Result<Config, String> {
+    word("cluster", &file.cluster)?;
+    let state_dir = absolute("state_dir", file.state_dir.as_deref(), "/var/lib/muster")?;
+    let run_dir = absolute("run_dir", file.run_dir.as_deref(), "/run/muster")?;
+    let nodes = nodes(&file.node)?;
+    let partitions = partitions(&file.partition, &nodes)?;
+    let tls = tls(&file.security)?;
+    let history_default = format!("sqlite://{}/history.db", state_dir.display());
+    Ok(Config {
+        path: path.to_owned(),
+        controller: controller(&file.controller, &run_dir, &tls, &file.security)?,
+        security: security(&file.security, tls)?,
+        scheduler: scheduler(&file.scheduler)?,
+        priority: priority(&file.priority)?,
+        history: history(file.history.url, history_default)?,
+        agent: agent(&file.agent)?,
+        licenses: file.licenses.into_iter().map(|(name, n)| (name.into(), n)).collect(),
+        cluster: file.cluster,
+        state_dir,
+        run_dir,
+        nodes,
+        partitions,
+    })
+}
+
+fn controller(
+    raw: &raw::Controller,
+    run_dir: &Path,
+    tls: &Tls,
+    security: &raw::Security,
+) -> Result<Controller, String> {
+    let default = run_dir.join("controller.sock");
+    let socket = absolute("controller.socket", raw.socket.as_deref(), &default.to_string_lossy())?;
+    let listen = match &raw.listen {
+        None => None,
+        Some(text) => {
+            let fault = || format!("controller.listen = {text:?}: use ADDRESS:PORT");
+            Some(text.to_socket_addrs().ok().and_then(|mut a| a.next()).ok_or_else(fault)?)
+        }
+    };
+    if listen.is_some() && (tls.cert.is_none() || security.cluster_key.is_none()) {
+        return Err("controller.listen needs security.tls_cert, tls_key and cluster_key".into());
+    }
+    if let Some(address) = &raw.address {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        port.ok_or_else(|| format!("controller.address = {address:?}: use HOST:PORT"))?;
+    }
+    Ok(Controller { socket, listen, address: raw.address.clone() })
+}
+
+fn tls(raw: &raw::Security) -> Result<Tls, String> {
+    if raw.tls_cert.is_some() != raw.tls_key.is_some() {
+        return Err("security: tls_cert and tls_key belong together".into());
+    }
+    Ok(Tls {
+        cert: path("security.tls_cert", raw.tls_cert.as_deref())?,
+        key: path("security.tls_key", raw.tls_key.as_deref())?,
+        ca: path("security.tls_ca", raw.tls_ca.as_deref())?,
+    })
+}
+
+fn security(raw: &raw::Security, tls: Tls) -> Result<Security, String> {
+    Ok(Security {
+        cluster_key: path("security.cluster_key", raw.cluster_key.as_deref())?,
+        tls,
+        admins: raw.admins.clone().unwrap_or_else(|| vec!["root".into()]),
+        operators: raw.operators.clone(),
+        allow_root_jobs: raw.allow_root_jobs,
+        token_seconds: at_least("security.token_seconds", raw.token_seconds.unwrap_or(300), 10)?,
+    })
+}
+
+fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, String> {
+    let heartbeat = at_least("heartbeat_seconds", raw.heartbeat_seconds.unwrap_or(10), 1)?;
+    let timeout = raw.node_timeout_seconds.unwrap_or(300);
+    if timeout < heartbeat.saturating_mul(2) {
+        return Err(format!(
+            "scheduler.node_timeout_seconds = {timeout} must be at least twice heartbeat_seconds \
+             ({heartbeat})"
+        ));
+    }
+    let max_array_size = at_least("max_array_size", raw.max_array_size.unwrap_or(100_001), 1)?;
+    if max_array_size > 4_000_001 {
+        return Err(format!("scheduler.max_array_size = {max_array_size} exceeds 4000001"));
+    }
+    Ok(Scheduler {
+        max_jobs: at_least("max_jobs", raw.max_jobs.unwrap_or(2_000_000), 1)?,
+        max_array_size,
+        first_job_id: at_least("first_job_id", raw.first_job_id.unwrap_or(1), 1)?,
+        min_job_age_seconds: raw.min_job_age_seconds.unwrap_or(300),
+        max_script_bytes: raw.max_script_bytes.unwrap_or(4 << 20),
+        max_environment_bytes: raw.max_environment_bytes.unwrap_or(2 << 20),
+        requeue: raw.requeue.unwrap_or(true),
+        max_requeues: raw.max_requeues.unwrap_or(5),
+        requeue_delay_seconds: raw.requeue_delay_seconds.unwrap_or(0),
+        kill_on_invalid_dependency: raw.kill_on_invalid_dependency.unwrap_or(false),
+        enforce_partition_limits: raw.enforce_partition_limits.unwrap_or(true),
+        kill_wait_seconds: raw.kill_wait_seconds.unwrap_or(30),
+        unkillable_seconds: raw.unkillable_seconds.unwrap_or(60),
+        heartbeat_seconds: heartbeat,
+        node_timeout_seconds: timeout,
+        sample_seconds: at_least("sample_seconds", raw.sample_seconds.unwrap_or(30), 1)?,
+        pass_interval_seconds: at_least(
+            "pass_interval_seconds",
+            raw.pass_interval_seconds.unwrap_or(30),
+            1,
+        )?,
+        pass_fuel: raw.pass_fuel.unwrap_or(50_000_000).max(1),
+    })
+}
+
+fn priority(raw: &raw::Priority) -> Result<Priority, String> {
+    let max_age = match raw.max_age.as_deref().map(parse_seconds) {
+        None => 7 * 86_400,
+        Some(Ok(Some(seconds))) => {
+            u32::try_from(seconds).map_err(|_| "priority.max_age is too long".to_owned())?
+        }
+        Some(Ok(None)) => return Err("priority.max_age must be limited".into()),
+        Some(Err(fault)) => return Err(format!("priority.max_age: {fault}")),
+    };
+    Ok(Priority {
+        age: raw.age.unwrap_or(1000),
+        max_age_seconds: max_age,
+        size: raw.size.unwrap_or(0),
+        partition: raw.partition.unwrap_or(1000),
+    })
+}
+
+fn history(url: Option<String>, default: String) -> Result<History, String> {
+    let url = url.unwrap_or(default);
+    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+        Ok(History { url })
+    } else {
+        Err("history.url: use sqlite:///path/history.db or postgres://...".into())
+    }
+}
+
+fn agent(raw: &raw::Agent) -> Result<Agent, String> {
+    let cgroup = match raw.cgroup.as_deref().unwrap_or("auto") {
+        "auto" => CgroupMode::Auto,
+        "v2" => CgroupMode::V2,
+        "v1" => CgroupMode::V1,
+        "none" => CgroupMode::None,
+        other => return Err(format!("agent.cgroup = {other:?}: use auto, v2, v1 or none")),
+    };
+    Ok(Agent {
+        spool_dir: absolute("agent.spool_dir", raw.spool_dir.as_deref(), "/var/spool/muster/%n")?,
+        cgroup,
+        prolog: path("agent.prolog", raw.prolog.as_deref())?,
+        epilog: path("agent.epilog", raw.epilog.as_deref())?,
+        prolog_timeout_seconds: raw.prolog_timeout_seconds.unwrap_or(300),
+    })
+}
+
+fn nodes(raw: &[raw::Node]) -> Result<Vec<NodeConfig>, String> {
+    let mut out: Vec<NodeConfig> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for node in raw {
+        let names = Hostlist::parse(&node.name).map_err(|f| format!("[[node]] name: {f}"))?;
+        if names.0.is_empty() {
+            return Err("[[node]] name is empty".into());
+        }
+        let (sockets, cores, threads) = shape(node)?;
+        let capacity = Capacity {
+            cpus: node.cpus,
+            memory_mib: node.memory.0,
+            gres: gres(&node.name, &node.gres)?,
+        };
+        for feature in &node.features {
+            word(&format!("node {}: feature", node.name), feature)?;
+        }
+        for name in names.0 {
+            if !seen.insert(name.clone()) {
+                return Err(format!("node {name:?} is configured twice"));
+            }
+            out.push(NodeConfig {
+                name: name.into(),
+                capacity: capacity.clone(),
+                sockets,
+                cores_per_socket: cores,
+                threads_per_core: threads,
+                features: node.features.iter().map(|f| f.as_str().into()).collect(),
+                weight: node.weight.unwrap_or(1),
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// Sockets, cores per socket and threads per core; what is not given follows from the CPUs.
+fn shape(node: &raw::Node) -> Result<(u32, u32, u32), String> {
+    let name = &node.name;
+    if node.cpus == 0 || node.cpus > 4096 {
+        return Err(format!("node {name:?}: cpus = {} must be 1 to 4096", node.cpus));
+    }
+    if node.memory.0 == 0 {
+        return Err(format!("node {name:?}: memory must not be 0"));
+    }
+    let threads = node.threads_per_core.unwrap_or(1);
+    let sockets = node.sockets.unwrap_or(1);
+    let per = u64::from(sockets) * u64::from(threads);
+    let cores = node
+        .cores_per_socket
+        .map_or_else(|| u64::from(node.cpus).checked_div(per), |c| Some(c.into()));
+    match cores {
+        Some(cores) if per * cores == u64::from(node.cpus) => {
+            Ok((sockets, u32::try_from(cores).unwrap_or(node.cpus), threads))
+        }
+        _ => Err(format!(
+            "node {name:?}: sockets x cores_per_socket x threads_per_core is not cpus ({})",
+            node.cpus
+        )),
+    }
+}
+
+fn gres(node: &str, words: &[String]) -> Result<BTreeMap<GresKind, u64>, String> {
+    let mut out = BTreeMap::new();
+    for text in words {
+        let fault = || format!("node {node:?}: gres {text:?}: use name:count or name:type:count");
+        let parts: Vec<&str> = text.split(':').collect();
+        let (kind, count) = match parts.as_slice() {
+            [name, count] => (GresKind::new(name, None), count),
+            [name, of, count] => (GresKind::new(name, Some(of)), count),
+            _ => return Err(fault()),
+        };
+        let count: u64 = count.parse().ok().filter(|n| *n > 0).ok_or_else(fault)?;
+        word(&format!("node {node:?}: gres"), parts[0])?;
+        if out.insert(kind, count).is_some() {
+            return Err(format!("node {node:?}: gres {text:?} is given twice"));
+        }
+    }
+    Ok(out)
+}
+
+fn partitions(raw: &[raw::Partition], nodes: &[NodeConfig]) -> Result<Vec<Partition>, String> {
+    let mut out: Vec<Partition> = Vec::new();
+    for partition in raw {
+        word("[[partition]] name", &partition.name)?;
+        if out.iter().any(|p| *p.name == *partition.name) {
+            return Err(format!("partition {:?} is configured twice", partition.name));
+        }
+        if partition.default && out.iter().any(|p| p.default) {
+            return Err(format!("partition {:?}: there is a default one already", partition.name));
+        }
+        out.push(self::partition(partition, nodes)?);
+    }
+    Ok(out)
+}
+
+fn partition(raw: &raw::Partition, nodes: &[NodeConfig]) -> Result<Partition, String> {
+    let name = &raw.name;
+    let limit = |key: &str, text: &Option<String>| -> Result<Option<TimeLimit>, String> {
+        let read = text.as_deref().map(parse_limit).transpose();
+        read.map_err(|f| format!("partition {name:?}: {key}: {f}"))
+    };
+    let max_time = limit("max_time", &raw.max_time)?.unwrap_or(TimeLimit::Unlimited);
+    let default_time = limit("default_time", &raw.default_time)?;
+    if let (Some(default), Some(max)) = (default_time.map(TimeLimit::seconds), max_time.seconds())
+        && default.is_none_or(|seconds| seconds > max)
+    {
+        return Err(format!("partition {name:?}: default_time exceeds max_time"));
+    }
+    let state = match raw.state.as_deref().unwrap_or("UP").to_ascii_uppercase().as_str() {
+        "UP" => PartitionState::Up,
+        "DOWN" => PartitionState::Down,
+        "DRAIN" => PartitionState::Drain,
+        "INACTIVE" => PartitionState::Inactive,
+        other => {
+            return Err(format!(
+                "partition {name:?}: state {other:?}: use UP, DOWN, DRAIN or INACTIVE"
+            ));
+        }
+    };
+    let min_nodes = raw.min_nodes.unwrap_or(0);
+    if raw.max_nodes.is_some_and(|max| max < min_nodes) {
+        return Err(format!("partition {name:?}: max_nodes is less than min_nodes"));
+    }
+    let own = |list: &[String]| list.iter().map(|s| s.as_str().into()).collect();
+    Ok(Partition {
+        name: name.as_str().into(),
+        nodes: members(raw, nodes)?,
+        default: raw.default,
+        state,
+        max_time,
+        default_time,
+        min_nodes,
+        max_nodes: raw.max_nodes,
+        priority_tier: raw.priority_tier.unwrap_or(1),
+        priority_factor: raw.priority_factor.unwrap_or(1),
+        default_memory_per_node_mib: raw.default_memory_per_node.map(|s| s.0),
+        default_memory_per_cpu_mib: raw.default_memory_per_cpu.map(|s| s.0),
+        max_memory_per_node_mib: raw.max_memory_per_node.map(|s| s.0),
+        allow_users: own(&raw.allow_users),
+        allow_groups: own(&raw.allow_groups),
+        exclusive: raw.exclusive,
+    })
+}
+
+/// Nodes of a partition: those named (all, when only features are) that have all its features.
+fn members(raw: &raw::Partition, nodes: &[NodeConfig]) -> Result<Vec<Box<str>>, String> {
+    let name = &raw.name;
+    let named: Vec<String> = match raw.nodes.as_deref() {
+        None if raw.features.is_empty() => {
+            return Err(format!(
+                "partition {name:?} needs nodes (a hostlist or \"ALL\") or features"
+            ));
+        }
+        None | Some("ALL") => nodes.iter().map(|n| n.name.to_string()).collect(),
+        Some(list) => Hostlist::parse(list).map_err(|f| format!("partition {name:?}: {f}"))?.0,
+    };
+    let known: BTreeMap<&str, &NodeConfig> = nodes.iter().map(|n| (&*n.name, n)).collect();
+    let mut out = Vec::new();
+    for node in Hostlist(named).sorted().0 {
+        let Some(config) = known.get(node.as_str()) else {
+            return Err(format!("partition {name:?}: node {node:?} is not configured"));
+        };
+        if raw.features.iter().all(|f| config.features.iter().any(|has| **has == **f)) {
+            out.push(node.into());
+        }
+    }
+    if out.is_empty() && !nodes.is_empty() {
+        return Err(format!("partition {name:?} has no nodes"));
+    }
+    Ok(out)
+}
+
+fn word(what: &str, text: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(format!("{what} {text:?}: use letters, digits, '-', '_' and '.'"))
+    }
+}
+
+fn at_least(key: &str, value: u32, least: u32) -> Result<u32, String> {
+    if value >= least {
+        Ok(value)
+    } else {
+        Err(format!("{key} = {value} must be at least {least}"))
+    }
+}
+
+fn path(key: &str, text: Option<&str>) -> Result<Option<PathBuf>, String> {
+    text.map(|text| absolute(key, Some(text), "")).transpose()
+}
+
+fn absolute(key: &str, text: Option<&str>, default: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text.unwrap_or(default));
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{key} = {:?} must be an absolute path", path.display().to_string()))
+    }
+}

@@ -1,0 +1,182 @@
+//! A whole state as bytes, and back.
+//!
+//! The engine copies the state's primary fields (`State::parts`: specs and requests are shared,
+//! so a job costs some hundred bytes) and a thread of its own does the rest, so that commits wait
+//! for the copy alone. The bytes are one `Snapshot` message written and read element by element:
+//! nothing is held twice. Specs, the bulk of it, are read by several threads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::{Buf, Bytes};
+use muster_core::state::{Parts, State};
+use muster_model::{JobSpec, Partition, Request, Timestamp};
+use muster_proto::store::v1 as rec;
+use prost::Message;
+use prost::encoding::{self, DecodeContext, WireType};
+
+use super::codec::{BadRecord, Stored, job, spec};
+
+/// Fewer specs than this are not worth a thread.
+const SPECS_PER_THREAD: usize = 4096;
+/// More threads than this gain nothing: the rest of the reading is not shared out.
+const MAX_THREADS: usize = 8;
+
+/// Places of shared values in a table, by where they live in memory.
+struct Table<'a, T> {
+    places: HashMap<*const T, u32>,
+    items: Vec<&'a Arc<T>>,
+}
+
+impl<'a, T> Table<'a, T> {
+    fn of(all: impl Iterator<Item = &'a Arc<T>>) -> Self {
+        let mut table = Table { places: HashMap::new(), items: Vec::new() };
+        for item in all {
+            table.places.entry(Arc::as_ptr(item)).or_insert_with(|| {
+                table.items.push(item);
+                u32::try_from(table.items.len() - 1).expect("fewer specs than job ids")
+            });
+        }
+        table
+    }
+
+    fn place(&self, item: &Arc<T>) -> u32 {
+        self.places[&Arc::as_ptr(item)]
+    }
+}
+
+/// The bytes of a state's primary fields.
+#[must_use]
+pub fn encode(parts: &Parts) -> Bytes {
+    let specs =
+        Table::of(parts.jobs.iter().map(|j| &j.spec).chain(parts.arrays.iter().map(|a| &a.spec)));
+    let requests = Table::of(specs.items.iter().map(|spec| &spec.request));
+    let mut out = Vec::with_capacity(4096 + 512 * specs.items.len());
+    encoding::int64::encode(1, &parts.clock.0, &mut out);
+    encoding::uint32::encode(2, &parts.next_id, &mut out);
+    encoding::message::encode(3, &parts.config.store(), &mut out);
+    for node in &parts.nodes {
+        encoding::message::encode(4, &node.store(), &mut out);
+    }
+    for partition in &parts.partitions {
+        encoding::message::encode(5, &partition.store(), &mut out);
+    }
+    for request in &requests.items {
+        encoding::message::encode(6, &request.store(), &mut out);
+    }
+    for item in &specs.items {
+        let mut record = spec::store_spec(item);
+        record.request_ref = requests.place(&item.request);
+        encoding::message::encode(7, &record, &mut out);
+    }
+    for item in &parts.jobs {
+        encoding::message::encode(8, &job::store_job(item, specs.place(&item.spec)), &mut out);
+    }
+    for item in &parts.arrays {
+        encoding::message::encode(9, &job::store_array(item, specs.place(&item.spec)), &mut out);
+    }
+    out.into()
+}
+
+/// The state of a snapshot, indices and all.
+///
+/// # Errors
+/// The bytes are damaged or of a newer version.
+pub fn decode(bytes: Bytes) -> Result<State, BadRecord> {
+    let raw = Raw::split(bytes)?;
+    let requests = raw.requests.into_iter().map(load_one::<Request>);
+    let requests: Vec<Arc<Request>> =
+        requests.map(|r| r.map(Arc::new)).collect::<Result<_, _>>()?;
+    let specs = load_specs(&raw.specs, &requests)?;
+    let load_job = |bytes: Bytes| job::load_job(rec::Job::decode(bytes)?, &specs);
+    let load_array = |bytes: Bytes| job::load_array(rec::Array::decode(bytes)?, &specs);
+    Ok(State::from_parts(Parts {
+        clock: raw.clock,
+        config: Arc::new(load_one(raw.config.ok_or(BadRecord::Missing("config"))?)?),
+        nodes: raw.nodes.into_iter().map(load_one).collect::<Result<_, _>>()?,
+        partitions: raw
+            .partitions
+            .into_iter()
+            .map(load_one::<Partition>)
+            .collect::<Result<_, _>>()?,
+        jobs: raw.jobs.into_iter().map(load_job).collect::<Result<_, BadRecord>>()?,
+        arrays: raw.arrays.into_iter().map(load_array).collect::<Result<_, BadRecord>>()?,
+        next_id: raw.next_id,
+    }))
+}
+
+fn load_one<T: Stored<Record: Message + Default>>(bytes: Bytes) -> Result<T, BadRecord> {
+    T::load(T::Record::decode(bytes)?)
+}
+
+fn load_specs(raw: &[Bytes], requests: &[Arc<Request>]) -> Result<Vec<Arc<JobSpec>>, BadRecord> {
+    let one = |bytes: &Bytes| -> Result<Arc<JobSpec>, BadRecord> {
+        let record = rec::JobSpec::decode(bytes.clone())?;
+        let at = record.request_ref;
+        let bad = BadRecord::Value { field: "request_ref", value: at.into() };
+        let request = requests.get(at as usize).cloned().ok_or(bad)?;
+        spec::load_spec(record, request).map(Arc::new)
+    };
+    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
+    let share = raw.len().div_ceil(threads).max(SPECS_PER_THREAD);
+    thread::scope(|scope| {
+        let shares: Vec<_> = raw
+            .chunks(share)
+            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Result<Vec<_>, _>>()))
+            .collect();
+        let mut specs = Vec::with_capacity(raw.len());
+        for share in shares {
+            specs.extend(share.join().expect("reading a spec does not panic")?);
+        }
+        Ok(specs)
+    })
+}
+
+/// A snapshot message split into its elements, each still as bytes.
+#[derive(Default)]
+struct Raw {
+    clock: Timestamp,
+    next_id: u32,
+    config: Option<Bytes>,
+    nodes: Vec<Bytes>,
+    partitions: Vec<Bytes>,
+    requests: Vec<Bytes>,
+    specs: Vec<Bytes>,
+    jobs: Vec<Bytes>,
+    arrays: Vec<Bytes>,
+}
+
+impl Raw {
+    fn split(mut bytes: Bytes) -> Result<Raw, BadRecord> {
+        let mut raw = Raw::default();
+        while bytes.has_remaining() {
+            let (tag, wire) = encoding::decode_key(&mut bytes)?;
+            let context = DecodeContext::default();
+            match tag {
+                1 => encoding::int64::merge(wire, &mut raw.clock.0, &mut bytes, context)?,
+                2 => encoding::uint32::merge(wire, &mut raw.next_id, &mut bytes, context)?,
+                _ => {
+                    encoding::check_wire_type(WireType::LengthDelimited, wire)?;
+                    let length = encoding::decode_varint(&mut bytes)?;
+                    let length = usize::try_from(length).unwrap_or(usize::MAX);
+                    if length > bytes.len() {
+                        return Err(BadRecord::Missing("end"));
+                    }
+                    let element = bytes.split_to(length);
+                    match tag {
+                        3 => raw.config = Some(element),
+                        4 => raw.nodes.push(element),
+                        5 => raw.partitions.push(element),
+                        6 => raw.requests.push(element),
+                        7 => raw.specs.push(element),
+                        8 => raw.jobs.push(element),
+                        9 => raw.arrays.push(element),
+                        _ => return Err(BadRecord::UnknownKind),
+                    }
+                }
+            }
+        }
+        Ok(raw)
+    }
+}

@@ -1,0 +1,111 @@
+//! The scheduling pass: copies a view, plans off the engine's thread, hands the plan back as a
+//! wish. Woken by commits (many wake-ups are one) and by a timer.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use muster_core::command::Command;
+use muster_core::plan::{self, Plan, Policy, Reasons};
+use muster_model::NodeId;
+use tokio::sync::Notify;
+
+use crate::Controller;
+use crate::engine::EngineError;
+
+/// Commits come in bursts: a moment's wait lets one pass see them all.
+const GATHER: Duration = Duration::from_millis(2);
+/// ... but never longer than this.
+const GATHER_MOST: Duration = Duration::from_millis(200);
+/// A pass slower than this is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// What the last pass thought. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Opinions {
+    wake: Arc<Notify>,
+    reasons: Arc<RwLock<Arc<Reasons>>>,
+    pub passes: Arc<AtomicU64>,
+    pub last_at: Arc<AtomicI64>,
+}
+
+impl Opinions {
+    /// Something may start now.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Why everything waits.
+    #[must_use]
+    pub fn reasons(&self) -> Arc<Reasons> {
+        self.reasons.read().expect("reasons are only replaced whole").clone()
+    }
+}
+
+/// Plans, for ever.
+pub async fn run(controller: Arc<Controller>) {
+    let mut took = Duration::ZERO;
+    loop {
+        let interval = controller.config().scheduler.pass_interval_seconds;
+        let timer = tokio::time::sleep(Duration::from_secs(interval.into()));
+        tokio::select! {
+            () = controller.opinions.wake.notified() => {
+                // As long as the last pass took: half of the time is for others.
+                tokio::time::sleep(took.clamp(GATHER, GATHER_MOST)).await;
+            }
+            () = timer => {}
+        }
+        let began = Instant::now();
+        let passed = pass(&controller).await;
+        took = began.elapsed();
+        match passed {
+            Ok(true) => controller.opinions.wake(),
+            Ok(false) => {}
+            Err(EngineError::Stopped) => return,
+            Err(fault) => tracing::error!(%fault, "a plan was refused"),
+        }
+    }
+}
+
+/// One pass; `true`: another one at once would find more to start.
+///
+/// # Errors
+/// The engine's.
+pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
+    let began = Instant::now();
+    let now = crate::now();
+    let mut view = controller.engine.look(move |state| plan::view(state, now)).await?;
+    let grace = controller.grace();
+    for (id, node) in (0u32..).zip(&mut view.nodes) {
+        // A node that does not answer may be gone: what is not sent there need not be taken back.
+        node.usable &= controller.hub.live(NodeId(id), grace).responding;
+    }
+    let fuel = controller.config().scheduler.pass_fuel;
+    let planned =
+        tokio::task::spawn_blocking(move || plan::plan(&view, &Policy::default(), now, fuel));
+    let Plan { starts, reasons, more, fuel_used } = planned.await.expect("plan does not panic");
+    let wished = starts.len();
+    if wished > 0 {
+        controller.engine.tell(Command::Commit(starts)).await?;
+    }
+    *controller.opinions.reasons.write().expect("reasons are only replaced whole") =
+        Arc::new(reasons);
+    controller.opinions.passes.fetch_add(1, Relaxed);
+    controller.opinions.last_at.store(now.0, Relaxed);
+    let took = began.elapsed();
+    if took >= SLOW {
+        tracing::warn!(?took, wished, fuel_used, "slow pass");
+    } else if wished > 0 {
+        tracing::debug!(?took, wished, fuel_used, "pass");
+    }
+    // Without a start, another pass over the same state would find the same.
+    Ok(more && wished > 0)
+}
+
+impl Controller {
+    /// How long a node may be silent before it counts as not responding.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config().scheduler.heartbeat_seconds) * 3)
+    }
+}

@@ -1,0 +1,84 @@
+//! Nodes, partitions and the config.
+
+use std::sync::Arc;
+
+use muster_model::{Inventory, NodeId};
+
+use crate::command::{NodeChange, PartitionChange};
+use crate::config::ClusterConfig;
+use crate::state::{Facts, Node, PartitionRow, State};
+
+pub(super) fn of(state: &mut State, id: NodeId) -> &mut Node {
+    state.nodes.get_mut(id.0 as usize).expect("facts name nodes that exist")
+}
+
+/// Nodes keep their ids for ever; a node that the config names no more stays known, since old
+/// facts speak of it.
+pub(super) fn configured(state: &mut State, config: &Arc<ClusterConfig>) {
+    for node in &mut state.nodes {
+        node.configured = false;
+    }
+    for node in &config.nodes {
+        match state.derived.node_names.get(&node.name) {
+            Some(id) => {
+                let known = &mut state.nodes[id.0 as usize];
+                known.config = node.clone();
+                known.configured = true;
+            }
+            None => {
+                let id = u32::try_from(state.nodes.len()).expect("node numbers fit in 32 bits");
+                state.derived.node_names.insert(node.name.clone(), NodeId(id));
+                state.nodes.push(Node::new(NodeId(id), node.clone()));
+            }
+        }
+    }
+    let row = |partition: &muster_model::Partition| PartitionRow {
+        partition: partition.clone(),
+        members: Vec::new(),
+    };
+    state.partitions = config.partitions.iter().map(row).collect();
+    state.next_id = state.next_id.max(config.limits.first_job_id).max(1);
+    state.config = Arc::clone(config);
+    state.rebuild_indices();
+}
+
+pub(super) fn registered(state: &mut State, id: NodeId, inventory: &Arc<Inventory>) {
+    of(state, id).inventory = Some(Arc::clone(inventory));
+}
+
+pub(super) fn changed(state: &mut State, id: NodeId, change: &NodeChange) {
+    let node = of(state, id);
+    if let Some(weight) = change.weight {
+        node.config.weight = weight;
+    }
+    if let Some(features) = &change.features {
+        node.config.features.clone_from(features);
+    }
+    if let Some(comment) = &change.comment {
+        node.comment.clone_from(comment);
+    }
+    // Capacity does not change here, so the ledger stands.
+    node.facts = Arc::new(Facts::new(&node.config));
+}
+
+pub(super) fn partition_changed(state: &mut State, name: &str, change: &PartitionChange) {
+    let row = state.partitions.iter_mut().find(|row| *row.partition.name == *name);
+    let partition = &mut row.expect("facts name partitions that exist").partition;
+    if let Some(to) = change.state {
+        partition.state = to;
+    }
+    if let Some(max_time) = change.max_time {
+        partition.max_time = max_time;
+    }
+    if let Some(default_time) = change.default_time {
+        partition.default_time = Some(default_time);
+    }
+    if let Some(max_nodes) = change.max_nodes {
+        partition.max_nodes = (max_nodes > 0).then_some(max_nodes);
+    }
+    if let Some(tier) = change.priority_tier {
+        partition.priority_tier = tier;
+    }
+    // Limits and tiers decide where jobs stand in the queue; admins change them seldom.
+    state.rebuild_indices();
+}

@@ -1,0 +1,366 @@
+//! What is derived from one job or array: put in, taken out, built anew.
+
+use std::sync::Arc;
+
+use muster_model::{JobId, NodeId, Timestamp};
+
+use crate::lifecycle::Phase;
+
+use super::dependency::{Standing, TermState, array_standing, standing};
+use super::job::{Array, Entry, Job};
+use super::queue::{Place, Surroundings};
+use super::{Derived, PartitionRow, State};
+
+impl State {
+    /// Builds everything derived from the primary fields.
+    pub fn rebuild_indices(&mut self) {
+        let interned = std::mem::take(&mut self.derived.interned);
+        self.derived = Derived { interned, ..Derived::default() };
+        for node in &mut self.nodes {
+            node.reset();
+            self.derived.node_names.insert(node.config.name.clone(), node.id);
+        }
+        for row in &mut self.partitions {
+            let names = row.partition.nodes.iter();
+            row.members = names.filter_map(|n| self.derived.node_names.get(n).copied()).collect();
+            row.members.retain(|id| self.nodes[id.0 as usize].configured);
+            row.members.sort_unstable();
+            row.members.dedup();
+        }
+        for job in self.jobs.values_mut() {
+            let known = self.derived.interned.0.get(&job.spec.request).cloned();
+            if known.is_none() {
+                self.derived.interned.0.insert(Arc::clone(&job.spec.request));
+            }
+            job.place = Place::Nowhere;
+            self.derived.add_job(job);
+            for slice in remaining_slices(job) {
+                self.nodes[slice.node.0 as usize].hold(job.id, slice);
+            }
+        }
+        for array in self.arrays.values_mut() {
+            array.place = Place::Nowhere;
+            self.derived.add_array(array);
+        }
+        // Places depend on the names of all jobs, so they come last.
+        let State { jobs, arrays, derived, partitions, clock, .. } = self;
+        for job in jobs.values_mut() {
+            derived.place_job(partitions, *clock, job);
+        }
+        for array in arrays.values_mut() {
+            derived.place_array(partitions, *clock, array);
+        }
+    }
+
+    /// Changes a job and everything derived from it.
+    pub(crate) fn change_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
+        let State { jobs, derived, partitions, clock, .. } = self;
+        let job = jobs.get_mut(&id).expect("facts name jobs that exist");
+        derived.unplace(partitions, Entry::job(id), &job.spec, &mut job.place);
+        derived.remove_job(job);
+        let names_changed = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
+        let before = Arc::clone(&job.spec);
+        change(job);
+        derived.add_job(job);
+        derived.place_job(partitions, *clock, job);
+        let now = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
+        if names_changed != now {
+            let after = Arc::clone(&job.spec);
+            self.replace_first_of_name(&before);
+            self.replace_first_of_name(&after);
+        }
+    }
+
+    /// Changes an array and everything derived from it.
+    pub(crate) fn change_array(&mut self, id: JobId, change: impl FnOnce(&mut Array)) {
+        let State { arrays, derived, partitions, clock, .. } = self;
+        let array = arrays.get_mut(&id).expect("facts name arrays that exist");
+        derived.unplace(partitions, Entry::rest(id), &array.spec, &mut array.place);
+        derived.remove_array(array);
+        let over = array.is_over();
+        let before = Arc::clone(&array.spec);
+        change(array);
+        derived.add_array(array);
+        derived.place_array(partitions, *clock, array);
+        if over != array.is_over() || before.name != array.spec.name {
+            let after = Arc::clone(&array.spec);
+            self.replace_first_of_name(&before);
+            self.replace_first_of_name(&after);
+        }
+    }
+
+    pub(crate) fn insert_job(&mut self, mut job: Job) {
+        self.derived.add_job(&job);
+        self.derived.place_job(&self.partitions, self.clock, &mut job);
+        let spec = Arc::clone(&job.spec);
+        self.jobs.insert(job.id, job);
+        self.replace_first_of_name(&spec);
+    }
+
+    pub(crate) fn insert_array(&mut self, mut array: Array) {
+        self.derived.add_array(&array);
+        self.derived.place_array(&self.partitions, self.clock, &mut array);
+        let spec = Arc::clone(&array.spec);
+        self.arrays.insert(array.id, array);
+        self.replace_first_of_name(&spec);
+    }
+
+    pub(crate) fn remove_job(&mut self, id: JobId) {
+        if let Some(mut job) = self.jobs.remove(&id) {
+            let entry = Entry::job(id);
+            self.derived.unplace(&self.partitions, entry, &job.spec, &mut job.place);
+            self.derived.remove_job(&job);
+        }
+    }
+
+    pub(crate) fn remove_array(&mut self, id: JobId) {
+        if let Some(mut array) = self.arrays.remove(&id) {
+            let entry = Entry::rest(id);
+            self.derived.unplace(&self.partitions, entry, &array.spec, &mut array.place);
+            self.derived.remove_array(&array);
+            self.derived.tasks.remove(&id);
+        }
+    }
+
+    /// Moves the clock on: whoever waited for a time up to it becomes ready.
+    pub(crate) fn advance_clock(&mut self, at: Timestamp) {
+        if at <= self.clock {
+            return;
+        }
+        self.clock = at;
+        while let Some((due, entry)) = self.derived.queue.until.first().copied() {
+            if due > at {
+                break;
+            }
+            self.replace(entry);
+        }
+    }
+
+    /// Finds an entry's place anew.
+    pub(crate) fn replace(&mut self, entry: Entry) {
+        let State { jobs, arrays, derived, partitions, clock, .. } = self;
+        if entry.is_job {
+            if let Some(job) = jobs.get_mut(&entry.id) {
+                derived.unplace(partitions, entry, &job.spec, &mut job.place);
+                derived.place_job(partitions, *clock, job);
+            }
+        } else if let Some(array) = arrays.get_mut(&entry.id) {
+            derived.unplace(partitions, entry, &array.spec, &mut array.place);
+            derived.place_array(partitions, *clock, array);
+        }
+    }
+
+    /// Of the jobs that wait as `singleton`, only the first of a name can be ready; the second
+    /// may just have ceased to be it.
+    fn replace_first_of_name(&mut self, spec: &muster_model::JobSpec) {
+        let first: Vec<JobId> = self.derived.names.first(spec).take(2).collect();
+        for id in first {
+            if self.arrays.contains_key(&id) {
+                self.replace(Entry::rest(id));
+                let count = self.arrays[&id].count();
+                let own: Vec<JobId> = self
+                    .jobs
+                    .range(id..JobId(id.0.saturating_add(count)))
+                    .filter(|(_, j)| j.phase.is_pending() && j.spec.dependency.singleton)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for task in own {
+                    self.replace(Entry::job(task));
+                }
+            } else {
+                self.replace(Entry::job(id));
+            }
+        }
+    }
+}
+
+/// Slices that a job still holds.
+pub(crate) fn remaining_slices(job: &Job) -> impl Iterator<Item = &muster_model::Slice> {
+    job.phase.allocation().into_iter().flat_map(|held| {
+        let on = |node: &NodeId| held.placement.slice(*node);
+        held.remaining.iter().filter_map(on)
+    })
+}
+
+impl Derived {
+    fn place_job(&mut self, partitions: &[PartitionRow], clock: Timestamp, job: &mut Job) {
+        if !job.phase.is_pending() {
+            return;
+        }
+        let verdict = Surroundings { partitions, derived: self }.job(job);
+        job.place = verdict.place(clock);
+        self.queue.put(partitions, Entry::job(job.id), &job.spec, job.place);
+    }
+
+    fn place_array(&mut self, partitions: &[PartitionRow], clock: Timestamp, array: &mut Array) {
+        if array.pending.is_empty() {
+            return;
+        }
+        let verdict = Surroundings { partitions, derived: self }.array(array);
+        array.place = verdict.place(clock);
+        self.queue.put(partitions, Entry::rest(array.id), &array.spec, array.place);
+    }
+
+    fn unplace(
+        &mut self,
+        partitions: &[PartitionRow],
+        entry: Entry,
+        spec: &muster_model::JobSpec,
+        place: &mut Place,
+    ) {
+        self.queue.take(partitions, entry, spec, *place);
+        *place = Place::Nowhere;
+    }
+
+    fn add_job(&mut self, job: &Job) {
+        self.index_job(job, true);
+    }
+
+    fn remove_job(&mut self, job: &Job) {
+        self.index_job(job, false);
+    }
+
+    /// Everything but the place. `add` puts in, otherwise it is taken out.
+    fn index_job(&mut self, job: &Job, add: bool) {
+        let entry = Entry::job(job.id);
+        let active = job.phase.is_active();
+        match job.array {
+            None => {
+                let key = (job.uid(), job.request_id);
+                set_if(&mut self.requests, key, job.id, add && job.request_id != [0; 16]);
+                if !job.phase.is_ended() {
+                    match add {
+                        true => self.names.add_live(&job.spec, job.id),
+                        false => self.names.remove_live(&job.spec, job.id),
+                    }
+                }
+            }
+            Some((array, _)) => {
+                let counts = self.tasks.entry(array).or_default();
+                count(&mut counts.jobs, add);
+                if active {
+                    count(&mut counts.active, add);
+                }
+                if *counts == super::TaskCounts::default() {
+                    self.tasks.remove(&array);
+                }
+            }
+        }
+        if !job.phase.is_ended() {
+            self.live = if add { self.live + 1 } else { self.live - 1 };
+        }
+        if active {
+            self.active = if add { self.active + 1 } else { self.active - 1 };
+            self.names.count_active(&job.spec, add);
+            self.use_licenses(&job.spec.licenses, add);
+        }
+        match &job.phase {
+            Phase::Pending { .. } => {
+                let index = job.array.map(|(_, index)| index);
+                let met = standing(&job.spec.dependency, &job.terms, index);
+                self.index_waiting(entry, &job.spec, &job.terms, met == Standing::Never, add);
+            }
+            Phase::Running { held, suspended: None } => {
+                if let Some(end) = held.end_at {
+                    set(&mut self.ends, (end, job.id), add);
+                }
+            }
+            Phase::Ended { at, .. } => set(&mut self.ended, (*at, job.id), add),
+            Phase::Launching { .. } | Phase::Running { .. } | Phase::Completing { .. } => {}
+        }
+    }
+
+    fn add_array(&mut self, array: &Array) {
+        self.index_array(array, true);
+    }
+
+    fn remove_array(&mut self, array: &Array) {
+        self.index_array(array, false);
+    }
+
+    fn index_array(&mut self, array: &Array, add: bool) {
+        let key = (array.uid(), array.request_id);
+        set_if(&mut self.requests, key, array.id, add && array.request_id != [0; 16]);
+        let pending = array.pending.len();
+        self.live = if add { self.live + pending } else { self.live - pending };
+        if array.is_over() {
+            // An array with tasks of its own goes when the last of those does.
+            if self.tasks.get(&array.id).is_none_or(|c| c.jobs == 0) {
+                set(&mut self.ended, (array.last_end, array.id), add);
+            }
+            return;
+        }
+        match add {
+            true => self.names.add_live(&array.spec, array.id),
+            false => self.names.remove_live(&array.spec, array.id),
+        }
+        if !array.pending.is_empty() {
+            let standing = array_standing(&array.spec.dependency, &array.terms);
+            let never = standing.standing == Standing::Never
+                || !array.pending.intersection(&standing.never).is_empty();
+            self.index_waiting(Entry::rest(array.id), &array.spec, &array.terms, never, add);
+        }
+    }
+
+    fn index_waiting(
+        &mut self,
+        entry: Entry,
+        spec: &muster_model::JobSpec,
+        terms: &[TermState],
+        never: bool,
+        add: bool,
+    ) {
+        for (term, state) in spec.dependency.terms.iter().zip(terms) {
+            if matches!(state, TermState::Waiting | TermState::Each { .. }) {
+                let waiting = self.dependents.entry(term.job).or_default();
+                set(waiting, entry, add);
+                if waiting.is_empty() {
+                    self.dependents.remove(&term.job);
+                }
+            }
+        }
+        if never && spec.kill_on_invalid_dependency {
+            set(&mut self.doomed, entry, add);
+        }
+        if let Some(at) = last_start(spec) {
+            set(&mut self.deadlines, (at, entry), add);
+        }
+    }
+
+    fn use_licenses(&mut self, licenses: &[(Box<str>, u32)], add: bool) {
+        for (name, n) in licenses {
+            let used = self.licenses_used.entry(name.clone()).or_default();
+            *used = if add { *used + n } else { used.saturating_sub(*n) };
+            if *used == 0 {
+                self.licenses_used.remove(name);
+            }
+        }
+    }
+}
+
+/// The latest start with which a job can still end before its deadline.
+pub(crate) fn last_start(spec: &muster_model::JobSpec) -> Option<Timestamp> {
+    let deadline = spec.deadline?;
+    let least = spec.time_min.or(spec.time_limit).and_then(|limit| limit.seconds());
+    Some(deadline.plus_seconds(-least.unwrap_or(0)))
+}
+
+fn set<T: Ord>(to: &mut std::collections::BTreeSet<T>, item: T, add: bool) {
+    if add {
+        to.insert(item);
+    } else {
+        to.remove(&item);
+    }
+}
+
+fn set_if<K: Ord>(to: &mut std::collections::BTreeMap<K, JobId>, key: K, id: JobId, add: bool) {
+    if add {
+        to.insert(key, id);
+    } else {
+        to.remove(&key);
+    }
+}
+
+fn count(number: &mut u32, add: bool) {
+    *number = if add { *number + 1 } else { *number - 1 };
+}

@@ -1,0 +1,229 @@
+//! The state: everything the cluster was promised.
+//!
+//! Primary fields are what the log says: `clock`, `config`, `nodes` (but for the ledger in them),
+//! `partitions` (but for the members), `jobs` and `arrays` (but for `place`), `next_id`. A
+//! snapshot holds those, as [`Parts`]. Everything else, and all of [`Derived`], follows from them
+//! and is built by [`State::rebuild_indices`]; `apply` keeps it up to date step by step, and the
+//! tests hold the two against each other.
+//!
+//! - `job`: jobs, arrays, views of them; `node`: nodes and their ledger
+//! - `queue`: ready jobs by group; `dependency`: terms and what settles them
+//! - `index`: what is derived from one job, put in and taken out
+//! - `read`: questions that queries ask
+
+pub mod dependency;
+mod index;
+pub mod job;
+pub mod node;
+pub mod queue;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use muster_model::{
+    Inventory, JobId, NodeConfig, NodeHealth, NodeId, Partition, Request, Timestamp, Uid,
+};
+
+use crate::config::{ClusterConfig, Limits, PriorityWeights};
+
+pub use dependency::{Standing, TermState};
+pub use job::{Array, Entry, Job, JobView, Unstarted};
+pub use node::{Facts, GresSlot, Node, Row, Units};
+pub use queue::{GroupKey, Place, Queue, Shape, Verdict};
+
+/// Everything that decisions are made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// The latest time any fact named. Never runs backwards.
+    pub clock: Timestamp,
+    /// As last configured; changes by operators are in `nodes` and `partitions`.
+    pub config: Arc<ClusterConfig>,
+    /// By `NodeId`.
+    pub nodes: Vec<Node>,
+    /// In the order of the config.
+    pub partitions: Vec<PartitionRow>,
+    pub jobs: BTreeMap<JobId, Job>,
+    pub arrays: BTreeMap<JobId, Array>,
+    /// Where the search for a free job number begins.
+    pub next_id: u32,
+    pub derived: Derived,
+}
+
+/// A partition in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionRow {
+    /// As configured, with an admin's changes since.
+    pub partition: Partition,
+    /// Derived: member nodes, ascending.
+    pub members: Vec<NodeId>,
+}
+
+/// What follows from the primary fields.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Derived {
+    pub node_names: BTreeMap<Box<str>, NodeId>,
+    pub queue: Queue,
+    /// Who waits for a job or array, by the id they name.
+    pub dependents: BTreeMap<JobId, BTreeSet<Entry>>,
+    pub names: queue::Names,
+    /// First answers to requests. An id lives as long as its job is visible.
+    pub requests: BTreeMap<(Uid, [u8; 16]), JobId>,
+    /// Running and not suspended, by the end of their time limit.
+    pub ends: BTreeSet<(Timestamp, JobId)>,
+    /// Ended and still visible, oldest first; arrays without a task of their own too.
+    pub ended: BTreeSet<(Timestamp, JobId)>,
+    /// Pending jobs by the time from which they cannot end before their deadline.
+    pub deadlines: BTreeSet<(Timestamp, Entry)>,
+    /// Pending jobs whose dependency can never hold and who wish to end then.
+    pub doomed: BTreeSet<Entry>,
+    /// Per array: tasks that are jobs, and those of them that hold resources.
+    pub tasks: BTreeMap<JobId, TaskCounts>,
+    pub licenses_used: BTreeMap<Box<str>, u32>,
+    /// Pending and active jobs; array tasks count each.
+    pub live: u64,
+    /// Jobs that hold resources.
+    pub active: u64,
+    pub interned: Interned,
+}
+
+/// Counts of an array's materialised tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    pub jobs: u32,
+    pub active: u32,
+}
+
+/// Requests by value, so that equal ones are kept once. A cache: two states are equal whatever
+/// theirs hold.
+#[derive(Debug, Clone, Default)]
+pub struct Interned(BTreeSet<Arc<Request>>);
+
+impl PartialEq for Interned {
+    fn eq(&self, _: &Interned) -> bool {
+        true
+    }
+}
+
+/// The primary fields of a state: what a snapshot keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parts {
+    pub clock: Timestamp,
+    pub config: Arc<ClusterConfig>,
+    /// By `NodeId`.
+    pub nodes: Vec<NodeParts>,
+    pub partitions: Vec<Partition>,
+    /// `place` is of no importance.
+    pub jobs: Vec<Job>,
+    pub arrays: Vec<Array>,
+    pub next_id: u32,
+}
+
+/// The primary fields of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeParts {
+    pub config: NodeConfig,
+    pub configured: bool,
+    pub inventory: Option<Arc<Inventory>>,
+    pub health: NodeHealth,
+    pub comment: Box<str>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::new()
+    }
+}
+
+impl State {
+    /// Before the first fact.
+    #[must_use]
+    pub fn new() -> Self {
+        let config = ClusterConfig {
+            cluster: Box::default(),
+            nodes: Vec::new(),
+            partitions: Vec::new(),
+            licenses: Vec::new(),
+            limits: Limits::default(),
+            priority: PriorityWeights::default(),
+        };
+        State {
+            clock: Timestamp(0),
+            next_id: config.limits.first_job_id,
+            config: Arc::new(config),
+            nodes: Vec::new(),
+            partitions: Vec::new(),
+            jobs: BTreeMap::new(),
+            arrays: BTreeMap::new(),
+            derived: Derived::default(),
+        }
+    }
+
+    /// The primary fields.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        let node = |n: &Node| NodeParts {
+            config: n.config.clone(),
+            configured: n.configured,
+            inventory: n.inventory.clone(),
+            health: n.health.clone(),
+            comment: n.comment.clone(),
+        };
+        Parts {
+            clock: self.clock,
+            config: Arc::clone(&self.config),
+            nodes: self.nodes.iter().map(node).collect(),
+            partitions: self.partitions.iter().map(|r| r.partition.clone()).collect(),
+            jobs: self.jobs.values().cloned().collect(),
+            arrays: self.arrays.values().cloned().collect(),
+            next_id: self.next_id,
+        }
+    }
+
+    /// The state with these primary fields.
+    #[must_use]
+    pub fn from_parts(parts: Parts) -> Self {
+        let node = |(id, n): (u32, NodeParts)| Node {
+            configured: n.configured,
+            inventory: n.inventory,
+            health: n.health,
+            comment: n.comment,
+            ..Node::new(NodeId(id), n.config)
+        };
+        let row = |partition| PartitionRow { partition, members: Vec::new() };
+        let mut state = State {
+            clock: parts.clock,
+            config: parts.config,
+            nodes: (0u32..).zip(parts.nodes).map(node).collect(),
+            partitions: parts.partitions.into_iter().map(row).collect(),
+            jobs: parts.jobs.into_iter().map(|job| (job.id, job)).collect(),
+            arrays: parts.arrays.into_iter().map(|array| (array.id, array)).collect(),
+            next_id: parts.next_id,
+            derived: Derived::default(),
+        };
+        state.rebuild_indices();
+        state
+    }
+
+    /// An equal request that is kept already, or this one from now on.
+    pub fn intern(&mut self, request: Arc<Request>) -> Arc<Request> {
+        match self.derived.interned.0.get(&request) {
+            Some(known) => Arc::clone(known),
+            None => {
+                self.derived.interned.0.insert(Arc::clone(&request));
+                request
+            }
+        }
+    }
+
+    /// An equal request that is kept already.
+    #[must_use]
+    pub fn interned(&self, request: &Arc<Request>) -> Option<Arc<Request>> {
+        self.derived.interned.0.get(request).cloned()
+    }
+
+    /// Drops requests that no job has any more.
+    pub(crate) fn prune_interned(&mut self) {
+        self.derived.interned.0.retain(|request| Arc::strong_count(request) > 1);
+    }
+}

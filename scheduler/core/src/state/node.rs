@@ -1,0 +1,225 @@
+//! Nodes: config, inventory and health (primary), and who holds what there (derived).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use muster_model::{
+    Capacity, CpuSet, GresKind, GresMask, Inventory, JobId, NodeConfig, NodeHealth, NodeId, Slice,
+};
+
+/// One node. Its id is its place in `State::nodes`; it is never taken away, since old facts
+/// name it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub id: NodeId,
+    /// As configured, with an operator's changes (features, weight) since.
+    pub config: NodeConfig,
+    /// False: the config names it no more; what runs there may end.
+    pub configured: bool,
+    /// What its agent last registered; `None`: never seen.
+    pub inventory: Option<Arc<Inventory>>,
+    pub health: NodeHealth,
+    pub comment: Box<str>,
+    /// Derived: what `config` says, ready for the planner.
+    pub facts: Arc<Facts>,
+    /// Derived: what no job holds.
+    pub free: Row,
+    /// Derived: jobs that hold something here.
+    pub jobs: BTreeSet<JobId>,
+}
+
+/// What the planner asks of a node and what does not change as jobs come and go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    pub name: Box<str>,
+    pub features: Vec<Box<str>>,
+    pub weight: u32,
+    pub sockets: u32,
+    pub threads_per_core: u32,
+    /// In the order of `Capacity::gres`.
+    pub slots: Vec<GresSlot>,
+    /// Everything the node has.
+    pub whole: Row,
+}
+
+/// One kind of generic resource on a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GresSlot {
+    pub kind: GresKind,
+    /// Whether units are known one by one (names with at most 64 units).
+    pub named: bool,
+}
+
+/// Amounts on one node: all, or free.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Row {
+    pub cpus: CpuSet,
+    pub memory_mib: u64,
+    /// Parallel to `Facts::slots`.
+    pub gres: Vec<Units>,
+}
+
+/// Units of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Units {
+    /// 0 where units are only counted.
+    pub mask: u64,
+    pub count: u64,
+}
+
+impl Facts {
+    #[must_use]
+    pub fn new(config: &NodeConfig) -> Self {
+        let (slots, gres) = slots(&config.capacity);
+        Facts {
+            name: config.name.clone(),
+            features: config.features.clone(),
+            weight: config.weight,
+            sockets: config.sockets,
+            threads_per_core: config.threads_per_core,
+            slots,
+            whole: Row {
+                cpus: CpuSet::first(config.capacity.cpus),
+                memory_mib: config.capacity.memory_mib,
+                gres,
+            },
+        }
+    }
+
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        self.features.iter().any(|f| **f == *name)
+    }
+}
+
+fn slots(capacity: &Capacity) -> (Vec<GresSlot>, Vec<Units>) {
+    let mut slots = Vec::new();
+    let mut units = Vec::new();
+    for (kind, count) in &capacity.gres {
+        let same_name = |k: &&GresKind| k.name == kind.name;
+        let of_name = |(k, n): (&GresKind, &u64)| same_name(&k).then_some(*n);
+        let total: u64 = capacity.gres.iter().filter_map(of_name).sum();
+        let before: u64 =
+            capacity.gres.iter().take_while(|(k, _)| *k < kind).filter_map(of_name).sum();
+        let named = total <= 64;
+        let ones = if *count >= 64 { u64::MAX } else { (1 << count) - 1 };
+        let mask = if named && *count > 0 { ones << before } else { 0 };
+        slots.push(GresSlot { kind: kind.clone(), named });
+        units.push(Units { mask, count: *count });
+    }
+    (slots, units)
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(id: NodeId, config: NodeConfig) -> Self {
+        let facts = Arc::new(Facts::new(&config));
+        Node {
+            id,
+            free: facts.whole.clone(),
+            facts,
+            config,
+            configured: true,
+            inventory: None,
+            health: NodeHealth::default(),
+            comment: Box::default(),
+            jobs: BTreeSet::new(),
+        }
+    }
+
+    /// Whether new work may go there.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.configured && self.inventory.is_some() && self.health.takes_work()
+    }
+
+    /// CPUs, memory (MiB) and units per kind that jobs hold.
+    #[must_use]
+    pub fn allocated(&self) -> Capacity {
+        let whole = &self.facts.whole;
+        let used = |(slot, (all, free)): (&GresSlot, (&Units, &Units))| {
+            (slot.kind.clone(), all.count.saturating_sub(free.count))
+        };
+        Capacity {
+            cpus: whole.cpus.len().saturating_sub(self.free.cpus.len()),
+            memory_mib: whole.memory_mib.saturating_sub(self.free.memory_mib),
+            gres: self
+                .facts
+                .slots
+                .iter()
+                .zip(whole.gres.iter().zip(&self.free.gres))
+                .map(used)
+                .collect(),
+        }
+    }
+
+    pub(crate) fn hold(&mut self, job: JobId, slice: &Slice) {
+        self.jobs.insert(job);
+        let facts = Arc::clone(&self.facts);
+        self.free.take(&facts, slice);
+    }
+
+    pub(crate) fn release(&mut self, job: JobId, slice: &Slice) {
+        if self.jobs.remove(&job) {
+            let facts = Arc::clone(&self.facts);
+            self.free.give(&facts, slice);
+        }
+    }
+
+    /// After `config` changed: nobody holds anything until the ledger is filled anew.
+    pub(crate) fn reset(&mut self) {
+        self.facts = Arc::new(Facts::new(&self.config));
+        self.free = self.facts.whole.clone();
+        self.jobs.clear();
+    }
+}
+
+impl Row {
+    pub(crate) fn take(&mut self, facts: &Facts, slice: &Slice) {
+        self.cpus.remove(&slice.cpus);
+        self.memory_mib = self.memory_mib.saturating_sub(slice.memory_mib);
+        for held in &slice.gres {
+            if let Some(units) = self.units_of(facts, held) {
+                units.mask &= !held.mask;
+                units.count = units.count.saturating_sub(held.count);
+            }
+        }
+    }
+
+    pub(crate) fn give(&mut self, facts: &Facts, slice: &Slice) {
+        // What a smaller config took away does not come back.
+        let whole = &facts.whole;
+        for cpu in slice.cpus.iter().filter(|cpu| whole.cpus.contains(*cpu)) {
+            self.cpus.insert(cpu);
+        }
+        self.memory_mib = (self.memory_mib + slice.memory_mib).min(whole.memory_mib);
+        for held in &slice.gres {
+            let at = facts.slots.iter().position(|s| s.kind == held.kind);
+            if let Some((units, all)) = at.map(|i| (&mut self.gres[i], whole.gres[i])) {
+                units.mask |= held.mask & all.mask;
+                units.count = (units.count + held.count).min(all.count);
+            }
+        }
+    }
+
+    /// Whether a slice's exact resources are free.
+    #[must_use]
+    pub fn covers(&self, facts: &Facts, slice: &Slice) -> bool {
+        slice.cpus.iter().all(|cpu| self.cpus.contains(cpu))
+            && slice.memory_mib <= self.memory_mib
+            && slice.gres.iter().all(|held| {
+                let at = facts.slots.iter().position(|s| s.kind == held.kind);
+                at.is_some_and(|i| {
+                    let named = facts.slots[i].named;
+                    let free = self.gres[i];
+                    let exact = u64::from(held.mask.count_ones()) == held.count;
+                    held.count <= free.count && held.mask & !free.mask == 0 && (exact || !named)
+                })
+            })
+    }
+
+    fn units_of(&mut self, facts: &Facts, held: &GresMask) -> Option<&mut Units> {
+        let at = facts.slots.iter().position(|s| s.kind == held.kind)?;
+        Some(&mut self.gres[at])
+    }
+}

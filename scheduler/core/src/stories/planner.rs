@@ -1,0 +1,250 @@
+//! Where jobs go and in which order.
+
+use super::*;
+
+/// Slices as node, CPUs, GPU mask, tasks, of one job on the empty cluster.
+#[track_caller]
+fn placed(change: impl FnOnce(&mut JobSpec, &mut Request), expected: &[&str]) {
+    let mut w = World::new();
+    w.submit(change);
+    let plan = w.plan();
+    let show = |slice: &Slice| {
+        let gpus: u64 = slice.gres.iter().map(|g| g.mask).sum();
+        let name = &w.state.nodes[slice.node.0 as usize].config.name;
+        format!(
+            "{name} cpus={} mem={} gpus={gpus:b} tasks={}",
+            slice.cpus, slice.memory_mib, slice.tasks
+        )
+    };
+    let slices = plan.starts.first().map_or(&[][..], |s| &s.placement.slices);
+    assert_eq!(slices.iter().map(show).collect::<Vec<_>>(), expected);
+    w.pass();
+    w.proven();
+}
+
+#[test]
+fn requests_are_placed_as_they_say() {
+    placed(|_, _| {}, &["n1 cpus=0 mem=100 gpus=0 tasks=1"]);
+    placed(|_, r| r.tasks = 6, &["n1 cpus=0-5 mem=600 gpus=0 tasks=6"]);
+    placed(|_, r| r.memory = MemoryRequest::PerNode(0), &["n1 cpus=0 mem=64000 gpus=0 tasks=1"]);
+    placed(|_, r| r.gres = vec![gpus(2, GresScope::Node)], &["n1 cpus=0 mem=100 gpus=11 tasks=1"]);
+    placed(
+        |_, r| {
+            r.tasks = 2;
+            r.gres = vec![gpus(2, GresScope::Task)];
+            r.memory = MemoryRequest::PerGpu(10);
+        },
+        &["n1 cpus=0-1 mem=40 gpus=1111 tasks=2"],
+    );
+    placed(
+        |_, r| {
+            r.gres = vec![gpus(2, GresScope::Job)];
+            r.cpus_per_gpu = Some(3);
+        },
+        &["n1 cpus=0-5 mem=600 gpus=11 tasks=1"],
+    );
+    placed(|_, r| r.exclusive = true, &["n1 cpus=0-7 mem=800 gpus=1111 tasks=1"]);
+    placed(
+        |_, r| r.constraint = Some(Constraint::parse("ib").expect("valid")),
+        &["n3 cpus=0 mem=100 gpus=0 tasks=1"],
+    );
+    placed(|_, r| r.required_nodes = vec!["n4".into()], &["n4 cpus=0 mem=100 gpus=0 tasks=1"]);
+    placed(
+        |_, r| r.excluded_nodes = vec!["n1".into(), "n2".into()],
+        &["n3 cpus=0 mem=100 gpus=0 tasks=1"],
+    );
+}
+
+#[test]
+fn gangs_are_spread_evenly_over_as_few_nodes_as_will_do() {
+    let two = NodeCount { min: 2, max: Some(2) };
+    placed(
+        |_, r| (r.nodes, r.tasks) = (two, 6),
+        &["n1 cpus=0-2 mem=300 gpus=0 tasks=3", "n2 cpus=0-2 mem=300 gpus=0 tasks=3"],
+    );
+    placed(
+        |_, r| r.tasks = 16,
+        &["n1 cpus=0-7 mem=800 gpus=0 tasks=8", "n2 cpus=0-7 mem=800 gpus=0 tasks=8"],
+    );
+    placed(
+        |_, r| (r.tasks, r.tasks_per_node) = (4, Some(2)),
+        &["n1 cpus=0-1 mem=200 gpus=0 tasks=2", "n2 cpus=0-1 mem=200 gpus=0 tasks=2"],
+    );
+    placed(
+        |_, r| (r.nodes, r.gres) = (two, vec![gpus(5, GresScope::Job)]),
+        &["n1 cpus=0 mem=100 gpus=111 tasks=1", "n2 cpus=0 mem=100 gpus=11 tasks=1"],
+    );
+    placed(
+        |_, r| {
+            r.nodes = NodeCount { min: 1, max: Some(3) };
+            r.tasks_given = false;
+            r.cpus_per_task = 4;
+        },
+        &[
+            "n1 cpus=0-3 mem=400 gpus=0 tasks=1",
+            "n2 cpus=0-3 mem=400 gpus=0 tasks=1",
+            "n3 cpus=0-3 mem=400 gpus=0 tasks=1",
+        ],
+    );
+    placed(
+        |_, r| {
+            (r.nodes, r.tasks) = (two, 2);
+            r.constraint = Some(Constraint::parse("[ib|gpu]").expect("valid"));
+        },
+        &["n3 cpus=0 mem=100 gpus=0 tasks=1", "n4 cpus=0 mem=100 gpus=0 tasks=1"],
+    );
+    placed(
+        |_, r| {
+            (r.nodes, r.tasks) = (NodeCount { min: 3, max: Some(3) }, 3);
+            r.constraint = Some(Constraint::parse("gpu*1&ib*2").expect("valid"));
+        },
+        &[
+            "n1 cpus=0 mem=100 gpus=0 tasks=1",
+            "n3 cpus=0 mem=100 gpus=0 tasks=1",
+            "n4 cpus=0 mem=100 gpus=0 tasks=1",
+        ],
+    );
+    placed(
+        |_, r| {
+            (r.nodes, r.tasks, r.contiguous) = (two, 2, true);
+            r.excluded_nodes = vec!["n2".into()];
+        },
+        &["n3 cpus=0 mem=100 gpus=0 tasks=1", "n4 cpus=0 mem=100 gpus=0 tasks=1"],
+    );
+}
+
+#[test]
+fn no_gpu_is_given_twice() {
+    let mut w = World::new();
+    for _ in 0..9 {
+        w.submit(|_, r| r.gres = vec![gpus(1, GresScope::Node)]);
+    }
+    assert_eq!(w.pass(), 8);
+    let held = |job: &Job| {
+        let held = job.phase.allocation()?;
+        let slice = &held.placement.slices[0];
+        Some((slice.node, slice.gres[0].mask))
+    };
+    let all = tally(w.state.jobs.values().filter_map(held));
+    assert_eq!(all.len(), 8, "{all:?}");
+    w.proven();
+}
+
+#[test]
+fn higher_priorities_and_tiers_come_first() {
+    let mut tiers = config();
+    tiers.partitions[1].priority_tier = 9;
+    check(
+        World::with(tiers),
+        |w| {
+            let all = |r: &mut Request| r.required_nodes = vec!["n3".into()];
+            let four = |r: &mut Request| {
+                all(r);
+                r.cpus_per_task = 4;
+            };
+            w.submit(|_, r| four(r));
+            w.submit(|s, r| {
+                four(r);
+                s.nice = 100;
+            });
+            w.submit(|s, r| {
+                four(r);
+                (s.partitions, s.nice) = (vec!["small".into()], 1000);
+            });
+            w.pass();
+        },
+        &["1 waits Resources", "2 waits Priority", "3 launches on n3"],
+    );
+}
+
+#[test]
+fn a_large_job_is_passed_for_a_while_and_then_waited_for() {
+    let large = |w: &mut World| {
+        w.submit(|_, _| {});
+        w.pass();
+        w.submit(|_, r| r.nodes = NodeCount { min: 4, max: Some(4) });
+        w.submit(|_, r| {
+            (r.nodes, r.exclusive) = (NodeCount { min: 4, max: Some(4) }, true);
+        });
+    };
+    check(
+        World::new(),
+        |w| {
+            large(w);
+            w.submit(|_, _| {});
+            w.pass();
+        },
+        &["1 launches on n1", "2 launches on n1,n2,n3,n4", "3 waits Resources", "4 launches on n1"],
+    );
+    check(
+        World::new(),
+        |w| {
+            large(w);
+            w.pass();
+            w.wait(601);
+            w.submit(|_, _| {});
+            w.pass();
+        },
+        &["1 launches on n1", "2 launches on n1,n2,n3,n4", "3 waits Resources", "4 waits Priority"],
+    );
+}
+
+#[test]
+fn licences_are_counted() {
+    check(
+        World::new(),
+        |w| {
+            for _ in 0..3 {
+                w.submit(|s, _| s.licenses = vec![("matlab".into(), 1)]);
+            }
+            w.pass();
+        },
+        &["1 launches on n1", "2 launches on n1", "3 waits Licenses"],
+    );
+}
+
+#[test]
+fn lighter_nodes_fill_first() {
+    let mut weighed = config();
+    weighed.nodes[0].weight = 50;
+    check(
+        World::with(weighed),
+        |w| {
+            w.submit(|_, _| {});
+            w.pass();
+        },
+        &["1 launches on n2"],
+    );
+}
+
+#[test]
+fn a_plan_that_came_too_late_is_accepted_in_part() {
+    check(
+        World::new(),
+        |w| {
+            w.submit(|_, _| {});
+            w.submit(|_, _| {});
+            let plan = w.plan();
+            w.cancel(1);
+            let reply = w.wish(Command::Commit(plan.starts.clone())).expect("taken");
+            let refused = vec![(JobId(1), Rejection::NotPending(JobId(1)))];
+            assert_eq!(reply, Reply::Starts { accepted: 1, refused });
+            let again = w.wish(Command::Commit(plan.starts)).expect("taken");
+            assert!(matches!(again, Reply::Starts { accepted: 0, .. }));
+        },
+        &["1 ended Cancelled(1000)", "2 launches on n1"],
+    );
+}
+
+#[test]
+fn a_plan_without_fuel_stops_and_says_so() {
+    let mut w = World::new();
+    w.array("0-20");
+    let view = view(&w.state, w.now);
+    let short = plan(&view, &Policy::default(), w.now, 5);
+    assert!(short.starts.len() < 21 && short.fuel_used <= 5);
+    assert!(short.more);
+    let whole = plan(&view, &Policy::default(), w.now, DEFAULT_FUEL);
+    assert_eq!(whole.starts.len(), 21);
+    assert_eq!(whole, plan(&view, &Policy::default(), w.now, DEFAULT_FUEL));
+}

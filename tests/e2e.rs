@@ -1,0 +1,22 @@
+//! Stories of the whole: the real binary, real daemons, real processes, Slurm's names.
+//!
+//! Each test has a cluster of its own. What a story knows of the cluster is what a user or an
+//! admin could know: what commands print, what files hold, what processes are there.
+
+#[path = "harness/mod.rs"]
+mod harness;
+
+#[path = "e2e/crashes.rs"]
+mod crashes;
+#[path = "e2e/disks.rs"]
+mod disks;
+#[path = "e2e/jobs.rs"]
+mod jobs;
+#[path = "e2e/limits.rs"]
+mod limits;
+#[path = "e2e/refusals.rs"]
+mod refusals;
+#[path = "e2e/security.rs"]
+mod security;
+#[path = "e2e/volume.rs"]
+mod volume;
