@@ -79,7 +79,7 @@ fn usage() -> String {
         list(personality::OURS),
         line("controller", "the controller: --config FILE"),
         line("agent", "a node's agent: --config FILE --node NODE"),
-        line("sim", "replay a trace or fuzz the scheduler"),
+        line("sim", "fuzz the scheduler on simulated clusters"),
     )
 }
 

@@ -1,6 +1,7 @@
 //! kill -9, at any moment, of anything that is ours: nothing lost, nothing twice.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -162,4 +163,29 @@ fn a_command_that_finds_no_controller_gives_up_in_slurms_words() {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains("Unable to contact slurm controller (connect failure)"), "{said:?}");
     assert!(begin.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_log_spoilt_in_the_middle_stops_the_start_instead_of_losing_jobs_in_silence() {
+    let cluster = Cluster::with(&["--nodes=1"]);
+    let jobs: Vec<u32> = (0..20)
+        .map(|i| cluster.submit(&["--hold", "-J", &format!("marked-{i}-job"), "--wrap=true"]))
+        .collect();
+    cluster.down();
+    let file = cluster.dir().join("state/log/sled/db");
+    let good = fs::read(&file).unwrap();
+    let part = b"marked-7-job";
+    let at = good.windows(part.len()).position(|w| w == part).expect("the name is in the log");
+    let mut spoilt = good.clone();
+    spoilt[at] ^= 1;
+    fs::write(&file, &spoilt).unwrap();
+    let said = cluster.try_up(&[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("damaged at frame") && said.err.contains("offset"), "{said:?}");
+    // With the file from a backup everything is there again.
+    cluster.down();
+    fs::write(&file, &good).unwrap();
+    cluster.up(&[]);
+    let queue = cluster.ok(&["squeue", "-h", "-o", "%i"]);
+    assert_eq!(queue.lines().count(), jobs.len(), "{queue}");
 }

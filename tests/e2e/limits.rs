@@ -23,7 +23,7 @@ fn a_time_limit_ends_a_job_after_its_warning_even_if_the_agent_died_meanwhile() 
         "--time=1",
         "-o",
         "orphan.out",
-        "--wrap=sleep 1000 & echo $! > pid; wait",
+        "--wrap=echo ran >> runs; sleep 1000 & echo $! > pid; wait",
     ]);
     let in_time = cluster.submit(&["-w", "n2", "--time=1", "-o", "in_time.out", "--wrap=true"]);
     assert_eq!(cluster.outcome(in_time).0, "COMPLETED");
@@ -36,6 +36,7 @@ fn a_time_limit_ends_a_job_after_its_warning_even_if_the_agent_died_meanwhile() 
     cluster.up(&[]);
     assert_eq!(cluster.outcome(warned).0, "TIMEOUT");
     assert_eq!(cluster.outcome(orphan).0, "TIMEOUT");
+    assert_eq!(cluster.text("runs"), "ran\n");
     assert!(cluster.text("warned.out").contains("warned at"), "{}", cluster.text("warned.out"));
     assert!(cluster.text("warned.out").contains("DUE TO TIME LIMIT"));
 }

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -49,6 +50,8 @@ const UNFINISHED: [&str; 6] =
 /// A running cluster.
 pub(crate) struct Cluster {
     place: tempfile::TempDir,
+    /// File systems mounted for the test.
+    mounts: Mutex<Vec<PathBuf>>,
 }
 
 /// Whether the tests may do what only root can; says so when they may not.
@@ -88,7 +91,7 @@ impl Cluster {
         let place = tempfile::Builder::new().prefix("muster-e2e-").tempdir().unwrap();
         // Other users must get through to the sockets and the commands.
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = Cluster { place };
+        let cluster = Cluster { place, mounts: Mutex::default() };
         for dir in [cluster.dir(), cluster.work()] {
             fs::create_dir(&dir).unwrap();
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -118,6 +121,11 @@ impl Cluster {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir().join("run/controller.sock")
+    }
+
+    /// Unmounts this when the daemons are gone.
+    pub(crate) fn unmount_at_end(&self, path: &Path) {
+        self.mounts.lock().unwrap().push(path.to_owned());
     }
 
     /// Starts what does not run.
@@ -316,6 +324,11 @@ impl Drop for Cluster {
         // A test may have left the cluster in a state in which nobody obeys.
         for pid in processes_of(self.place.path()) {
             let _ = kill(pid, Signal::SIGKILL);
+        }
+        for mount in self.mounts.lock().unwrap().iter() {
+            let mut umount = Command::new("umount");
+            umount.arg("-l").arg(mount);
+            finish(umount);
         }
     }
 }

@@ -206,7 +206,7 @@ impl Layout {
              [scheduler]\n\
              # Everything is near: look often, and give ended jobs little time to go.\n\
              heartbeat_seconds = 2\n\
-             node_timeout_seconds = 30\n\
+             node_timeout_seconds = 120\n\
              kill_wait_seconds = 10\n\
              sample_seconds = 5\n\
              \n\

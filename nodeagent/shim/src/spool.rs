@@ -1,27 +1,30 @@
 //! A slice's directory in the spool, and the records in it.
 //!
-//! Every record is written beside its name and renamed, so that a reader finds the whole old one
-//! or the whole new one. What is told to others, the end, is synced before (file, then directory);
-//! what only a power cut could lose is not: nothing of a slice runs after one.
+//! All records of a slice are frames of one file, since making and removing a file costs more than
+//! all that is written: what to do, who does it, how it ended, each appended once and the last of
+//! a kind in force. A frame carries its checksum, so that a torn one is none. What is told to
+//! others, the end, is synced before (file, then directory); what only a power cut could lose is
+//! not: nothing of a slice runs after one.
 //!
 //! ```text
 //! <spool>/notices                datagrams to the agent
+//! <spool>/shims/<pid>            sockets of shims that serve one slice after another
 //! <spool>/jobs/<job>.<attempt>/  0711, the agent's: its user must reach the script
-//!     launch.pb  0600            what to do, without the script
-//!     script     0500            the user's
-//!     shim.pb    0600            who does it; its creation is the claim to do it
-//!     shim       0600            the socket
-//!     exit.pb    0600            how it ended
+//!     slice      0600            launch, shim and exit record, see `frames`
+//!     script     0500            the user's; tasks of one array share the file
+//!     shim       0600            the socket of a shim that serves this slice alone
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use muster_proto::shim::v1::{ExitRecord, Launch, ShimRecord};
 use nix::unistd::geteuid;
 use prost::Message;
+
+use crate::frames::{Kind, SliceFile};
 
 /// A file of the spool could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,12 @@ pub enum SpoolError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The file does not begin with a whole record.
+    #[error("{} is torn", path.display())]
+    Torn {
+        /// The file.
+        path: PathBuf,
+    },
     /// The record is there and makes no sense.
     #[error("{} is no record of this kind", path.display())]
     Record {
@@ -46,15 +55,17 @@ pub enum SpoolError {
     },
 }
 
-fn fail(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+pub(crate) fn fail(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
     let path = path.to_owned();
     move |source| SpoolError::File { what, path, source }
 }
 
 /// Who else may read a record: nobody, since an environment may hold secrets.
-const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: u32 = 0o600;
 /// The user executes it and nobody changes it.
 const SCRIPT: u32 = 0o500;
+/// Nobody's but the agent's.
+const CLOSED: u32 = 0o700;
 /// Passed through by users on the way to their script, listed by nobody.
 const PASSAGE: u32 = 0o711;
 
@@ -79,7 +90,7 @@ impl SliceDir {
         for dir in [spool.to_owned(), jobs(spool)] {
             make_dir(&builder, &dir)?;
         }
-        Ok(())
+        make_dir(DirBuilder::new().mode(CLOSED), &shims(spool))
     }
 
     /// Every slice in the spool, by (job, attempt).
@@ -105,24 +116,14 @@ impl SliceDir {
         &self.0
     }
 
-    /// `launch.pb`.
-    pub fn launch_path(&self) -> PathBuf {
-        self.0.join("launch.pb")
+    /// `slice`: the records.
+    pub fn records_path(&self) -> PathBuf {
+        self.0.join("slice")
     }
 
     /// `script`: the batch script as it is executed.
     pub fn script_path(&self) -> PathBuf {
         self.0.join("script")
-    }
-
-    /// `shim.pb`.
-    pub fn record_path(&self) -> PathBuf {
-        self.0.join("shim.pb")
-    }
-
-    /// `exit.pb`.
-    pub fn exit_path(&self) -> PathBuf {
-        self.0.join("exit.pb")
     }
 
     /// `shim`: the socket.
@@ -137,47 +138,60 @@ impl SliceDir {
     /// any more; an entry that was lost then is missing in the agent's Hello, and one that was
     /// torn does not decode: the controller takes either for lost.
     pub fn write_launch(&self, launch: &Launch) -> Result<(), SpoolError> {
+        self.write_launch_beside(launch, None)
+    }
+
+    /// The same; where the slice `like` has this very script for this very user, the file is
+    /// shared, which spares a file per task of an array.
+    pub fn write_launch_beside(
+        &self,
+        launch: &Launch,
+        like: Option<&SliceDir>,
+    ) -> Result<(), SpoolError> {
         make_dir(&passage(), &self.0)?;
         if launch.batch {
             let owner = launch.user.as_ref().filter(|_| geteuid().is_root());
+            let owner = owner.map(|u| (u.uid, u.gid));
             let path = self.script_path();
-            write_file(&path, &launch.script, SCRIPT, owner.map(|u| (u.uid, u.gid)))?;
+            if !like.is_some_and(|like| share_script(&like.script_path(), &path, launch)) {
+                write_file(&path, &launch.script, SCRIPT, owner)?;
+            }
         }
         // The script stands beside it; twice would double the spool's writes.
         let slim = Launch { script: Vec::new().into(), ..launch.clone() };
-        let (path, beside) = (self.launch_path(), self.launch_path().with_extension("pb.new"));
-        write_unsynced(&beside, &slim.encode_to_vec())?;
-        fs::rename(&beside, &path).map_err(fail("rename", &path))
+        SliceFile::create(self)?.write_launch(&slim)
     }
 
     /// The launch record, its script left out.
     pub fn read_launch(&self) -> Result<Option<Launch>, SpoolError> {
-        read(&self.launch_path())
+        self.read(Kind::Launch)
     }
 
     /// Who supervises, if anybody has begun to.
     pub fn read_record(&self) -> Result<Option<ShimRecord>, SpoolError> {
-        read(&self.record_path())
+        self.read(Kind::Shim)
     }
 
-    /// How it ended, if it has. An empty file is what a power cut may leave of a record that was
-    /// never told: none.
+    /// How it ended, if it has. Half a record is what a power cut may leave of one that was never
+    /// told: none.
     pub fn read_exit(&self) -> Result<Option<ExitRecord>, SpoolError> {
-        read(&self.exit_path())
+        self.read(Kind::Exit)
     }
 
-    /// Creates `shim.pb`; false when somebody already has, who alone goes on then. Not synced: its
-    /// loss needs a power cut, and then its boot id says that the process is gone anyway.
+    fn read<M: Message + Default>(&self, kind: Kind) -> Result<Option<M>, SpoolError> {
+        match SliceFile::open(self)? {
+            Some(file) => file.read(kind),
+            None => Ok(None),
+        }
+    }
+
+    /// Adds who does it; false when somebody else already does, who alone goes on then. Not
+    /// synced: its loss needs a power cut, and then its boot id says that the process is gone
+    /// anyway.
     pub fn claim(&self, record: &ShimRecord) -> Result<bool, SpoolError> {
-        let path = self.record_path();
-        let beside = path.with_extension(format!("pb.{}", std::process::id()));
-        write_unsynced(&beside, &record.encode_to_vec())?;
-        let linked = fs::hard_link(&beside, &path);
-        fs::remove_file(&beside).map_err(fail("remove", &beside))?;
-        match linked {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(fail("create", &path)(e)),
+        match SliceFile::open(self)? {
+            Some(mut file) => file.claim(record),
+            None => SliceFile::create(self)?.claim(record),
         }
     }
 
@@ -188,27 +202,31 @@ impl SliceDir {
         self.claim(&ShimRecord { started_at: crate::slice::now_ms(), ..ShimRecord::default() })
     }
 
-    /// Adds to the claimant's own record; not synced, for the reason given at `claim`.
-    pub(crate) fn update_record(&self, record: &ShimRecord) -> Result<(), SpoolError> {
-        let path = self.record_path();
-        let beside = path.with_extension("pb.new");
-        write_unsynced(&beside, &record.encode_to_vec())?;
-        fs::rename(&beside, &path).map_err(fail("rename", &path))
-    }
-
     /// Writes the exit record; durable when it returns.
     pub fn write_exit(&self, record: &ExitRecord) -> Result<(), SpoolError> {
-        replace(&self.exit_path(), &record.encode_to_vec())
+        SliceFile::create(self)?.write_exit(record)
     }
 
     /// Removes the slice from the spool; one that is gone is as good. Not synced: what comes back
     /// after a power cut is forgotten again.
     pub fn remove(&self) -> Result<(), SpoolError> {
+        // By name, which spares a listing; whatever else is there is found by the second way.
+        for path in [self.script_path(), self.records_path()] {
+            let _ = fs::remove_file(path);
+        }
+        if fs::remove_dir(&self.0).is_ok() {
+            return Ok(());
+        }
         match fs::remove_dir_all(&self.0) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail("remove", &self.0)(e)),
             _ => Ok(()),
         }
     }
+}
+
+/// Where shims that serve one slice after another listen.
+pub(crate) fn shims(spool: &Path) -> PathBuf {
+    spool.join("shims")
 }
 
 fn jobs(spool: &Path) -> PathBuf {
@@ -223,24 +241,16 @@ fn passage() -> DirBuilder {
 
 fn make_dir(builder: &DirBuilder, dir: &Path) -> Result<(), SpoolError> {
     match builder.create(dir) {
-        Ok(()) => {
-            // The umask of whoever started the agent does not close the passage.
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(PASSAGE);
-            fs::set_permissions(dir, mode).map_err(fail("open the passage of", dir))
-        }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(e) => Err(fail("create", dir)(e)),
-    }
-}
-
-fn read<M: Message + Default>(path: &Path) -> Result<Option<M>, SpoolError> {
-    match fs::read(path) {
-        Ok(bytes) if bytes.is_empty() => Ok(None),
-        Ok(bytes) => M::decode(bytes.as_slice())
-            .map(Some)
-            .map_err(|source| SpoolError::Record { path: path.to_owned(), source }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(fail("read", path)(e)),
+    }?;
+    // The umask of whoever started the agent does not close the passage.
+    let open = fail("open the passage of", dir);
+    let mode = fs::metadata(dir).map(|m| m.mode() & 0o777);
+    match mode {
+        Ok(CLOSED | PASSAGE) if umask_is_open() => Ok(()),
+        _ => fs::set_permissions(dir, PermissionsExt::from_mode(PASSAGE)).map_err(open),
     }
 }
 
@@ -266,20 +276,26 @@ fn write_file(
     Ok(())
 }
 
-fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
-    create(path, PRIVATE)?.write_all(bytes).map_err(fail("write", path))
+/// Has `path` be the script that another slice already has; false where that is not the same
+/// text, or is not as the user must find it: it is the user's, who may have changed it.
+fn share_script(other: &Path, path: &Path, launch: &Launch) -> bool {
+    let Some(user) = &launch.user else { return false };
+    if fs::hard_link(other, path).is_err() {
+        return false;
+    }
+    let same = || -> io::Result<bool> {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let found = file.metadata()?;
+        let fits = found.is_file()
+            && found.mode() & 0o7777 == SCRIPT
+            && (found.uid(), found.gid()) == (user.uid, user.gid)
+            && found.len() == launch.script.len() as u64;
+        let mut text = Vec::with_capacity(launch.script.len());
+        Ok(fits && (&file).take(found.len()).read_to_end(&mut text).is_ok() && text == launch.script)
+    };
+    same().unwrap_or(false)
 }
 
-/// Replaces a record as a whole, durably.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
-    let beside = path.with_extension("pb.new");
-    let mut file = create(&beside, PRIVATE)?;
-    file.write_all(bytes).map_err(fail("write", &beside))?;
-    file.sync_data().map_err(fail("sync", &beside))?;
-    fs::rename(&beside, path).map_err(fail("rename", path))?;
-    sync_dir(path.parent().expect("a record lies in a slice"))
-}
-
-fn sync_dir(dir: &Path) -> Result<(), SpoolError> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), SpoolError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(fail("sync", dir))
 }

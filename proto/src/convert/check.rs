@@ -70,7 +70,7 @@ fn launch(launch: &muster_model::LaunchSpec) -> Result<(), BadField> {
         return Err(BadField::new("script arguments", "a NUL character"));
     }
     entries("rlimits", launch.rlimits.len())?;
-    for (limit, _) in &launch.rlimits {
+    for (limit, _) in launch.rlimits.iter() {
         name("rlimits", limit)?;
     }
     entries("options", launch.extras.len())?;

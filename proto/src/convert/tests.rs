@@ -1,3 +1,5 @@
+//! Wire to model and back, and what is refused on the way.
+
 use std::sync::Arc;
 
 use muster_model::{
@@ -58,7 +60,7 @@ fn spec() -> JobSpec {
             stdout: Some("%x-%j.out".into()),
             open_mode: OpenMode::Append,
             umask: 0o22,
-            rlimits: vec![("nofile".into(), u64::MAX)],
+            rlimits: [("nofile".into(), u64::MAX)].into(),
             args: vec!["a b".into(), "".into()],
             signal: Some(SignalRequest { signal: 10, before_seconds: 60, batch_only: true }),
             extras: vec![("hint".into(), "nomultithread".into())],

@@ -130,7 +130,6 @@ pub(crate) struct Security {
     pub(crate) operators: Vec<String>,
     #[serde(default)]
     pub(crate) allow_root_jobs: bool,
-    pub(crate) token_seconds: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -54,8 +54,6 @@ pub struct Security {
     pub admins: Vec<String>,
     pub operators: Vec<String>,
     pub allow_root_jobs: bool,
-    /// Life of a client's token.
-    pub token_seconds: u32,
 }
 
 /// Files for TLS. Certificate and key are the controller's; clients need the CA alone.
@@ -216,7 +214,6 @@ fn security(raw: &raw::Security, tls: Tls) -> Result<Security, String> {
         admins: raw.admins.clone().unwrap_or_else(|| vec!["root".into()]),
         operators: raw.operators.clone(),
         allow_root_jobs: raw.allow_root_jobs,
-        token_seconds: at_least("security.token_seconds", raw.token_seconds.unwrap_or(300), 10)?,
     })
 }
 

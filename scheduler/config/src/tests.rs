@@ -1,3 +1,5 @@
+//! Config files that are read, and those that are refused and why.
+
 use super::*;
 
 const SMALL: &str = r#"

@@ -79,6 +79,7 @@ pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
     for (id, node) in (0u32..).zip(&mut view.nodes) {
         // A node that does not answer may be gone: what is not sent there need not be taken back.
         node.usable &= controller.hub.live(NodeId(id), grace).responding;
+        node.usable &= controller.hub.is_clear(NodeId(id));
     }
     let fuel = controller.config().scheduler.pass_fuel;
     let planned =

@@ -1,5 +1,7 @@
 //! Duties outside, derived from facts and from the state; nothing is queued that could be lost.
 
+use std::collections::BTreeSet;
+
 use muster_model::{Attempt, JobId, NodeId};
 
 use crate::effect::{Desired, Effect, StopCause};
@@ -82,14 +84,11 @@ pub fn outstanding(state: &State) -> Vec<Effect> {
     let mut out = Vec::new();
     for job in state.jobs.values() {
         out.extend(desire_all(job, job.attempt));
-        let record = match &job.phase {
-            Phase::Ended { .. } => Some(job.attempt),
-            Phase::Pending { .. }
-            | Phase::Launching { .. }
-            | Phase::Running { .. }
-            | Phase::Completing { .. } => job.last.as_ref().map(|last| last.attempt),
-        };
-        out.extend(record.map(|attempt| Effect::Record { job: job.id, attempt }));
+        let kept = job.last.iter().flat_map(|last| last.chain()).map(|ended| ended.attempt);
+        // A job that never started ends without an attempt to keep.
+        let own = job.phase.is_ended().then_some(job.attempt);
+        let attempts: BTreeSet<Attempt> = kept.chain(own).collect();
+        out.extend(attempts.into_iter().map(|attempt| Effect::Record { job: job.id, attempt }));
     }
     for array in state.arrays.values().filter(|array| !array.unstarted.is_empty()) {
         out.push(Effect::Record { job: array.id, attempt: Attempt(0) });

@@ -81,6 +81,34 @@ pub struct Finished {
     pub suspended_ms: i64,
     pub exit: Option<ClearedExit>,
     pub outcome: Outcome,
+    /// The attempt before it, whose history row may not be written yet: two short attempts can
+    /// end before the history hears of the first.
+    pub before: Option<Box<Finished>>,
+}
+
+/// Attempts of a job that are kept: a job requeued for ever must not grow for ever. The history
+/// is behind by seconds, and not by so many attempts.
+const ATTEMPTS_KEPT: usize = 16;
+
+impl Finished {
+    /// This attempt and those before it, the last first.
+    pub fn chain(&self) -> impl Iterator<Item = &Finished> {
+        std::iter::successors(Some(self), |attempt| attempt.before.as_deref())
+    }
+
+    /// Links the attempt that came before, and forgets the oldest beyond the bound.
+    pub(crate) fn after(mut self, before: Option<Box<Finished>>) -> Finished {
+        self.before = before;
+        let mut last = &mut self;
+        for _ in 1..ATTEMPTS_KEPT {
+            match last.before {
+                Some(ref mut before) => last = before,
+                None => return self,
+            }
+        }
+        last.before = None;
+        self
+    }
 }
 
 /// What may happen to a phase.
@@ -256,6 +284,7 @@ impl Allocation {
             suspended_ms: self.suspended_ms,
             exit: self.exit,
             outcome,
+            before: None,
         }
     }
 }

@@ -83,8 +83,9 @@ pub struct LaunchSpec {
     pub stdin: Option<Box<str>>,
     pub open_mode: OpenMode,
     pub umask: u32,
-    /// Soft limits of the submitter, by name (`nofile`, ...); `u64::MAX`: unlimited.
-    pub rlimits: Vec<(Box<str>, u64)>,
+    /// Soft limits of the submitter, by name (`nofile`, ...); `u64::MAX`: unlimited. Most jobs of a
+    /// user have the same, so they are shared.
+    pub rlimits: Arc<[(Box<str>, u64)]>,
     /// Words after the script: `$1..`.
     pub args: Vec<Box<str>>,
     /// The script's path as submitted (shown as Command).

@@ -5,7 +5,7 @@
 //!
 //! - `frame`: length, crc32c, index, term, ignorable bit; how a tail of frames is judged
 //! - `sled_log`, `mem`: the backends; `fault`: wraps one and makes it fail
-//! - `snapshot_file`: one snapshot as one file, beside sled
+//! - `snapshot_file`: one snapshot as one file, beside sled; `mark`: the newest acknowledged frame
 //! - `archive`: export to and import from a plain file, the upgrade and reclaim path
 //! - `conformance`: the one suite that all backends pass
 
@@ -18,6 +18,7 @@ pub mod archive;
 mod conformance;
 pub mod fault;
 pub mod frame;
+mod mark;
 pub mod mem;
 pub mod sled_log;
 mod snapshot_file;

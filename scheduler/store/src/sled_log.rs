@@ -6,7 +6,9 @@
 //! goes to a file of its own that our sync does not reach.
 //!
 //! Keys: `f` index chunk; `b` key-length key chunk; `v` the format's version (numbers big endian).
-//! Directory: `lock`, `sled/`, and the snapshot as a file (see `snapshot_file`).
+//! Directory: `lock`, `sled/`, the snapshot as a file (see `snapshot_file`), and the `mark` of the
+//! newest acknowledged frame: without it, damage in the middle of sled's file would look to us like
+//! a log that ends earlier.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -15,8 +17,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::mark::Mark;
 use crate::snapshot_file::{SnapshotDir, io_error};
-use crate::{Batch, Blobs, Entry, Log, LogError, Recovered, Snapshots, frame};
+use crate::{Batch, Blobs, Entry, Frame, Log, LogError, Recovered, Snapshots, frame};
 
 /// 18 of them stay below sled's 128 KiB, keys and headers included.
 const CHUNK: usize = 6 * 1024;
@@ -46,6 +49,7 @@ pub struct SledLog {
     /// Frames up to here may be deleted.
     forget_to: u64,
     poisoned: bool,
+    mark: Mark,
     /// Held as long as the log is open.
     _lock: File,
 }
@@ -83,6 +87,7 @@ impl SledLog {
             next: 0,
             forget_to: 0,
             poisoned: false,
+            mark: Mark::open(dir)?,
             _lock: lock,
         };
         log.sync()?;
@@ -105,6 +110,31 @@ impl SledLog {
     fn commit(&self, writes: sled::Batch) -> Result<(), LogError> {
         self.db.apply_batch(writes).map_err(self.fault("could not write"))?;
         self.sync()
+    }
+
+    /// Stops where acknowledged frames are gone: whatever took them is no interrupted commit.
+    fn refuse_losses(&self, last: Option<&Frame>) -> Result<(), LogError> {
+        let acknowledged = self.mark.read()?;
+        if acknowledged < self.next {
+            return Ok(());
+        }
+        let fault = format!(
+            "frames up to {acknowledged} were acknowledged and are gone: {} is damaged behind this offset",
+            self.path.join("db").display()
+        );
+        let offset = last.map_or(Ok(0), |frame| self.end_in_file(frame))?;
+        let path = self.path.display().to_string();
+        Err(LogError::Damaged { path, index: self.next, offset, fault })
+    }
+
+    /// Where the last copy of a frame's first chunk ends in sled's file; 0 where it is not found.
+    fn end_in_file(&self, frame: &Frame) -> Result<u64, LogError> {
+        let file = self.path.join("db");
+        let whole = fs::read(&file).map_err(|e| io_error("could not read", &file, e))?;
+        let encoded = frame::encode(frame.index, frame.term, frame.ignorable, &frame.payload);
+        let chunk = &encoded[..encoded.len().min(CHUNK)];
+        let found = whole.windows(chunk.len()).rposition(|part| part == chunk);
+        Ok(found.map_or(0, |at| (at + chunk.len()) as u64))
     }
 
     fn delete_blob(&self, key: &[u8], writes: &mut sled::Batch) -> Result<(), LogError> {
@@ -245,6 +275,7 @@ impl Log for SledLog {
             self.commit(writes)?;
         }
         self.next = after + judged.tail.len() as u64 + 1;
+        self.refuse_losses(judged.tail.last())?;
         self.forget_to = after;
         let torn_bytes = judged.torn.map_or(0, |(_, bytes)| bytes);
         Ok(Recovered { snapshot, tail: judged.tail, torn_bytes })
@@ -269,6 +300,7 @@ impl Log for SledLog {
         }
         self.delete_forgotten(&mut writes)?;
         self.commit(writes)?;
+        self.mark.write(index)?;
         self.next += 1;
         self.poisoned = false;
         Ok(index)
@@ -293,13 +325,14 @@ impl Log for SledLog {
         if self.db.len() > 1 || self.snapshots.newest() > 0 {
             return Err(LogError::NotEmpty { path: self.path.display().to_string() });
         }
-        let (mut writes, mut bytes) = (sled::Batch::default(), 0);
+        let (mut writes, mut bytes, mut newest) = (sled::Batch::default(), 0, 0);
         for entry in entries {
             match entry? {
                 Entry::Snapshot { index, bytes } => self.snapshots.write(index, &bytes)?,
                 Entry::Frame(f) => {
                     let encoded = frame::encode(f.index, f.term, f.ignorable, &f.payload);
                     bytes += encoded.len();
+                    newest = f.index;
                     put_frame(f.index, &encoded, &mut writes);
                 }
                 Entry::Blob { key, value } => {
@@ -312,7 +345,8 @@ impl Log for SledLog {
                 bytes = 0;
             }
         }
-        self.commit(writes)
+        self.commit(writes)?;
+        self.mark.write(newest)
     }
 
     fn blobs(&self) -> Arc<dyn Blobs> {
@@ -382,6 +416,8 @@ impl crate::fault::Damage for SledLog {
         let mut writes = sled::Batch::default();
         put_frame(index, &bytes[..keep], &mut writes);
         self.commit(writes).unwrap();
+        // A commit that tore was never acknowledged.
+        self.mark.write(index - 1).unwrap();
     }
 
     fn flip(&mut self, index: u64, at: usize) {
@@ -410,6 +446,35 @@ impl crate::fault::Damage for SledLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_spoilt_in_the_middle_of_sleds_file_stops_the_start_and_is_located() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = SledLog::open(dir.path()).unwrap();
+        log.recover().unwrap();
+        for i in 1..=40 {
+            let payload = Bytes::from(format!("the payload of frame {i:02} ").repeat(20));
+            log.append(Batch { payload, ..Default::default() }).unwrap();
+        }
+        drop(log);
+        let file = dir.path().join("sled/db");
+        let mut bytes = fs::read(&file).unwrap();
+        let part = b"the payload of frame 20";
+        let at = bytes.windows(part.len()).position(|w| w == part).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        for _ in 0..2 {
+            let mut log = SledLog::open(dir.path()).unwrap();
+            match log.recover() {
+                Err(LogError::Damaged { index, offset, fault, .. }) => {
+                    assert_eq!(index, 20);
+                    assert!(offset > 0 && offset <= at as u64, "{offset} {at}");
+                    assert!(fault.contains("frames up to 40"), "{fault}");
+                }
+                other => panic!("20 acknowledged frames are lost: {other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn large_values_stay_in_the_file_that_is_synced() {

@@ -29,6 +29,12 @@ const SNAPSHOT_FRAMES: u64 = 20_000;
 /// costs a few times what loading it from a snapshot does.
 const SNAPSHOT_BYTES: u64 = 8 << 20;
 
+/// How long the engine waits for company when nobody but the controller itself waits for the commit.
+/// Reports of agents come in trickles, and a commit costs the same for one as for a hundred.
+const COMPANY: Duration = Duration::from_millis(3);
+/// ... and how often it looks whether a client came meanwhile.
+const GLANCE: Duration = Duration::from_micros(500);
+
 /// Why a call got no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -43,8 +49,15 @@ pub enum EngineError {
 type Answer = oneshot::Sender<Result<Reply, Rejection>>;
 type Question = Box<dyn FnOnce(&State) + Send>;
 
+/// Whether somebody at a terminal waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    Client,
+    Own,
+}
+
 enum Message {
-    Wish(Box<Wish>, Answer),
+    Wish(Box<Wish>, Answer, Haste),
     Read(Question),
 }
 
@@ -110,7 +123,7 @@ impl EngineHandle {
         blobs: Option<JobBlobs>,
     ) -> Result<Reply, EngineError> {
         let (answer, reply) = oneshot::channel();
-        self.offer(Message::Wish(Box::new(Wish { command, blobs }), answer))?;
+        self.offer(Message::Wish(Box::new(Wish { command, blobs }), answer, Haste::Client))?;
         Ok(reply.await.map_err(|_| EngineError::Stopped)??)
     }
 
@@ -121,7 +134,7 @@ impl EngineHandle {
     /// The core's refusal, or `Stopped`.
     pub async fn tell(&self, command: Command) -> Result<Reply, EngineError> {
         let (answer, reply) = oneshot::channel();
-        let message = Message::Wish(Box::new(command.into()), answer);
+        let message = Message::Wish(Box::new(command.into()), answer, Haste::Own);
         self.inbox.send(message).await.map_err(|_| EngineError::Stopped)?;
         Ok(reply.await.map_err(|_| EngineError::Stopped)??)
     }
@@ -132,7 +145,7 @@ impl EngineHandle {
     /// The core's refusal, or `Stopped`.
     pub fn tell_blocking(&self, command: Command) -> Result<Reply, EngineError> {
         let (answer, reply) = oneshot::channel();
-        let message = Message::Wish(Box::new(command.into()), answer);
+        let message = Message::Wish(Box::new(command.into()), answer, Haste::Own);
         self.inbox.blocking_send(message).map_err(|_| EngineError::Stopped)?;
         Ok(reply.blocking_recv().map_err(|_| EngineError::Stopped)??)
     }
@@ -247,6 +260,46 @@ pub struct Engine {
     writing: Option<std_mpsc::Receiver<Written>>,
 }
 
+/// What one turn of the engine took from its inbox.
+#[derive(Default)]
+struct Drained {
+    wishes: Vec<Wish>,
+    answers: Vec<Answer>,
+    questions: Vec<Question>,
+    /// A client waits for the commit.
+    hasty: bool,
+}
+
+impl Drained {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Wish(wish, answer, haste) => {
+                self.wishes.push(*wish);
+                self.answers.push(answer);
+                self.hasty |= haste == Haste::Client;
+            }
+            Message::Read(question) => self.questions.push(question),
+        }
+    }
+
+    fn take_waiting(&mut self, inbox: &mut mpsc::Receiver<Message>) {
+        while self.wishes.len() + self.questions.len() < MAX_WISHES {
+            let Ok(message) = inbox.try_recv() else { return };
+            self.take(message);
+        }
+    }
+
+    fn answer(&mut self, state: &State) {
+        for question in self.questions.drain(..) {
+            question(state);
+        }
+    }
+
+    fn may_wait(&self) -> bool {
+        !self.hasty && !self.wishes.is_empty() && self.wishes.len() < MAX_WISHES
+    }
+}
+
 /// A snapshot's end: its index and size, or why there is none.
 type Written = Result<(u64, u64), LogError>;
 
@@ -312,24 +365,21 @@ impl Engine {
     /// Until the last handle is gone.
     pub(super) fn run(mut self) -> Result<(), LogError> {
         while let Some(first) = self.inbox.blocking_recv() {
-            let (mut wishes, mut answers, mut questions) = (Vec::new(), Vec::new(), Vec::new());
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Wish(wish, answer) => {
-                        wishes.push(*wish);
-                        answers.push(answer);
-                    }
-                    Message::Read(question) => questions.push(question),
-                }
-                let room = wishes.len() + questions.len() < MAX_WISHES;
-                next = if room { self.inbox.try_recv().ok() } else { None };
+            let mut drained = Drained::default();
+            drained.take(first);
+            drained.take_waiting(&mut self.inbox);
+            // Nothing waits for a commit to see what is durable already.
+            drained.answer(&self.state);
+            let mut slept = Duration::ZERO;
+            while drained.may_wait() && slept < COMPANY {
+                std::thread::sleep(GLANCE);
+                slept += GLANCE;
+                drained.take_waiting(&mut self.inbox);
+                drained.answer(&self.state);
             }
+            let Drained { wishes, answers, questions: _, hasty: _ } = drained;
             if !wishes.is_empty() {
                 self.commit(wishes, answers)?;
-            }
-            for question in questions {
-                question(&self.state);
             }
             self.tend_snapshot()?;
         }

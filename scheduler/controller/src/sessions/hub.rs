@@ -8,6 +8,7 @@ use muster_model::{Attempt, JobId, NodeId};
 use muster_proto::agent::v1 as agent;
 use tokio::sync::Notify;
 
+use super::reconcile::SliceId;
 use crate::show::node::Live;
 
 /// Signals that wait for one agent at most. They are events, delivered best effort: a node that
@@ -28,6 +29,9 @@ struct Seat {
     load: f32,
     memory_free_mib: u64,
     agent_started_at: i64,
+    /// Slices that the agent still has and the state has let go of (the node was given up and came
+    /// back): what they held is not free yet, whatever the ledger says.
+    leftovers: BTreeSet<SliceId>,
 }
 
 /// What one session has yet to tell its agent.
@@ -53,14 +57,21 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Gives a node's seat to a new session; an older one is told to end.
+    /// Gives a node's seat to a new session; an older one is told to end. Until
+    /// [`Hub::has_leftovers`] is told which of the agent's slices are, all of `listed` count.
     #[must_use]
-    pub fn open(&self, node: NodeId, agent_started_at: i64) -> Arc<Outbox> {
+    pub fn open(
+        &self,
+        node: NodeId,
+        agent_started_at: i64,
+        listed: BTreeSet<SliceId>,
+    ) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
         let seat = seats.entry(node).or_default();
         seat.agent_started_at = agent_started_at;
         seat.last_seen = Some(Instant::now());
+        seat.leftovers = listed;
         if let Some(old) = seat.outbox.replace(outbox.clone()) {
             old.close();
         }
@@ -75,6 +86,33 @@ impl Hub {
         {
             seat.outbox = None;
         }
+    }
+
+    /// What the agent has beyond the state's knowledge.
+    pub fn has_leftovers(&self, node: NodeId, leftovers: BTreeSet<SliceId>) {
+        let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.entry(node).or_default().leftovers = leftovers;
+    }
+
+    /// The state let go of a slice that the agent still has.
+    pub fn leaves(&self, node: NodeId, slice: SliceId) {
+        let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.entry(node).or_default().leftovers.insert(slice);
+    }
+
+    /// The agent says that nothing of this slice is left; `true`: it was the last leftover.
+    #[must_use]
+    pub fn cleared(&self, node: NodeId, slice: SliceId) -> bool {
+        let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
+        let leftovers = &mut seats.entry(node).or_default().leftovers;
+        leftovers.remove(&slice) && leftovers.is_empty()
+    }
+
+    /// Whether nothing but what the state knows of holds the node's resources.
+    #[must_use]
+    pub fn is_clear(&self, node: NodeId) -> bool {
+        let seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.get(&node).is_none_or(|seat| seat.leftovers.is_empty())
     }
 
     /// Ends a node's session, if it has one: it was given up, and must register anew.
@@ -191,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn wishes_about_one_slice_are_told_once() {
         let hub = Hub::default();
-        let outbox = hub.open(NodeId(1), 5);
+        let outbox = hub.open(NodeId(1), 5, BTreeSet::new());
         for _ in 0..3 {
             hub.desire(NodeId(1), JobId(7), Attempt(1));
         }
@@ -203,8 +241,8 @@ mod tests {
     #[tokio::test]
     async fn a_second_session_of_a_node_ends_the_first() {
         let hub = Hub::default();
-        let first = hub.open(NodeId(1), 5);
-        let second = hub.open(NodeId(1), 6);
+        let first = hub.open(NodeId(1), 5, BTreeSet::new());
+        let second = hub.open(NodeId(1), 6, BTreeSet::new());
         assert!(first.take().await.closed);
         hub.close(NodeId(1), &first);
         hub.desire(NodeId(1), JobId(7), Attempt(1));
@@ -214,9 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_clear_when_its_last_leftover_is() {
+        let hub = Hub::default();
+        let (old, known) = ((JobId(1), Attempt(1)), (JobId(2), Attempt(1)));
+        let _outbox = hub.open(NodeId(1), 0, [old, known].into());
+        assert!(!hub.is_clear(NodeId(1)), "what it has is not compared yet");
+        hub.has_leftovers(NodeId(1), [old].into());
+        assert!(!hub.cleared(NodeId(1), known));
+        assert!(!hub.is_clear(NodeId(1)));
+        assert!(hub.cleared(NodeId(1), old));
+        assert!(hub.is_clear(NodeId(1)));
+    }
+
+    #[test]
     fn signals_that_nobody_takes_are_bounded() {
         let hub = Hub::default();
-        let _outbox = hub.open(NodeId(1), 0);
+        let _outbox = hub.open(NodeId(1), 0, BTreeSet::new());
         let taken = (0..2000).filter(|_| hub.signal(NodeId(1), agent::Signal::default())).count();
         assert_eq!(taken, SIGNALS_WAITING);
     }

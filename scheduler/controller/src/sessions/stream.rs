@@ -3,11 +3,11 @@
 //! one's end is the session's.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_core::command::Command;
-use muster_core::effect::Desired;
+use muster_core::effect::{Desired, StopCause};
 use muster_core::effects::desired;
 use muster_model::NodeId;
 use muster_proto::agent::v1 as agent;
@@ -75,7 +75,9 @@ struct Session {
     node: NodeId,
     outbox: Arc<Outbox>,
     /// Slices whose launch the agent has.
-    has: std::sync::Mutex<BTreeSet<SliceId>>,
+    has: Mutex<BTreeSet<SliceId>>,
+    /// Those of them of which the agent said that nothing is left.
+    over: Mutex<BTreeSet<SliceId>>,
 }
 
 impl Session {
@@ -104,11 +106,19 @@ impl Session {
         let command = Command::Register { node, inventory: Box::new(inventory) };
         controller.engine.tell(command).await?;
         // The seat comes before the look at the state: what changes in between is told again.
-        let outbox = controller.hub.open(node, hello.agent_started_at);
-        let has = hello.slices.iter().map(slice_id).collect();
+        let has: BTreeSet<SliceId> = hello.slices.iter().map(slice_id).collect();
+        let outbox = controller.hub.open(node, hello.agent_started_at, has.clone());
         // It may have been passed over while it did not answer.
         controller.opinions.wake();
-        let session = Session { controller, name, node, outbox, has: std::sync::Mutex::new(has) };
+        let over = hello.slices.iter().filter(|r| is_final(r)).map(slice_id).collect();
+        let session = Session {
+            controller,
+            name,
+            node,
+            outbox,
+            has: Mutex::new(has),
+            over: Mutex::new(over),
+        };
         session.reconcile(hello, out).await?;
         Ok(session)
     }
@@ -135,7 +145,7 @@ impl Session {
         };
         send(out, Told::Welcome(welcome)).await?;
         // What the agent has is settled in one message; launches that it lacks follow it.
-        let (all, lacks) = engine
+        let (mut all, lacks) = engine
             .look(move |state| {
                 let lacks: Vec<SliceId> = desired(state, node)
                     .into_iter()
@@ -146,6 +156,11 @@ impl Session {
                 (all.collect::<Vec<_>>(), lacks)
             })
             .await?;
+        let leftovers = self.stop_leftovers(&mut all);
+        for (job, attempt) in &leftovers {
+            tracing::warn!(node = %self.name, %job, %attempt, "a given-up slice is still there");
+        }
+        self.controller.hub.has_leftovers(node, leftovers);
         let slices = all.iter().map(|wanted| wanted.message(None)).collect();
         send(out, Told::Desired(agent::Desired { full: true, slices })).await?;
         for (job, attempt) in lacks {
@@ -185,6 +200,8 @@ impl Session {
     /// hears what becomes of those that wait to be forgotten.
     async fn report(&self, reports: &[agent::SliceReport]) -> Result<(), Status> {
         let node = self.node;
+        // Before the state hears it: the wish to forget may come at once.
+        lock(&self.over).extend(reports.iter().filter(|report| is_final(report)).map(slice_id));
         let tellings = reports.iter().filter_map(|wire| {
             let (job, attempt) = slice_id(wire);
             let report = report_in(wire)?;
@@ -196,8 +213,30 @@ impl Session {
         for report in reports.iter().filter(|report| is_final(report)) {
             let (job, attempt) = slice_id(report);
             self.outbox.desire(job, attempt);
+            if self.controller.hub.cleared(node, (job, attempt)) {
+                self.controller.opinions.wake();
+            }
         }
         Ok(())
+    }
+
+    /// What the state has let go of and the agent still has must end, and say so, before its node
+    /// gets new work: names it, and turns the wish to forget it into one to stop it.
+    fn stop_leftovers(&self, all: &mut [Wanted]) -> BTreeSet<SliceId> {
+        let (has, over) = (lock(&self.has), lock(&self.over));
+        let mut leftovers = BTreeSet::new();
+        for wanted in all {
+            let id = (wanted.job, wanted.attempt);
+            let gone = match wanted.desired {
+                Desired::Forget | Desired::Stop(StopCause::Unknown) => true,
+                Desired::Prepare | Desired::Run { .. } | Desired::Stop(_) => false,
+            };
+            if gone && has.contains(&id) && !over.contains(&id) {
+                wanted.desired = Desired::Stop(StopCause::NodeFailure);
+                leftovers.insert(id);
+            }
+        }
+        leftovers
     }
 
     /// A refusal means that the report came too late to matter.
@@ -234,16 +273,20 @@ impl Session {
     async fn want(&self, slices: Vec<SliceId>, out: &Out) -> Result<(), Status> {
         let node = self.node;
         let has: BTreeSet<SliceId> = {
-            let has = self.has.lock().expect("nobody panics with the set locked");
+            let has = lock(&self.has);
             slices.iter().filter(|id| has.contains(id)).copied().collect()
         };
         let all = self.controller.engine.look(move |state| {
             let of = |id: &SliceId| wanted(state, node, *id, !has.contains(id));
             slices.iter().map(of).collect::<Vec<Wanted>>()
         });
+        let mut all = all.await?;
+        for slice in self.stop_leftovers(&mut all) {
+            self.controller.hub.leaves(node, slice);
+        }
         let mut message = agent::Desired::default();
         let mut bytes = 0;
-        for wanted in all.await? {
+        for wanted in all {
             let launch = self.launch(&wanted).await?;
             bytes += launch.as_ref().map_or(64, |(launch, _)| launch.encoded_len() + 512);
             message.slices.push(wanted.message(launch));
@@ -262,7 +305,8 @@ impl Session {
     async fn launch(&self, wanted: &Wanted) -> Result<Option<(shim::Launch, String)>, Status> {
         let id = (wanted.job, wanted.attempt);
         if wanted.desired == Desired::Forget {
-            self.has.lock().expect("nobody panics with the set locked").remove(&id);
+            lock(&self.has).remove(&id);
+            lock(&self.over).remove(&id);
         }
         let Some(source) = &wanted.source else { return Ok(None) };
         let controller = &self.controller;
@@ -286,9 +330,13 @@ impl Session {
                 Status::internal("a launch could not be signed")
             })?,
         };
-        self.has.lock().expect("nobody panics with the set locked").insert(id);
+        lock(&self.has).insert(id);
         Ok(Some((launch, credential)))
     }
+}
+
+fn lock(set: &Mutex<BTreeSet<SliceId>>) -> std::sync::MutexGuard<'_, BTreeSet<SliceId>> {
+    set.lock().expect("nobody panics with the set locked")
 }
 
 async fn send(out: &Out, kind: Told) -> Result<(), Status> {

@@ -25,8 +25,9 @@ pub fn rows(state: &State, id: JobId, attempt: Attempt, shown: Shown) -> Vec<v1:
 }
 
 fn of_job(state: &State, job: &Job, attempt: Attempt, shown: Shown) -> Option<v1::HistoryRow> {
-    if let Some(last) = job.last.as_deref().filter(|last| last.attempt == attempt) {
-        let mut past = job::past(state, job, last, shown);
+    let mut kept = job.last.iter().flat_map(|last| last.chain());
+    if let Some(ended) = kept.find(|ended| ended.attempt == attempt) {
+        let mut past = job::past(state, job, ended, shown);
         let will_run_again = !(job.phase.is_ended() && job.attempt == attempt);
         if will_run_again && past.state == v1::JobState::Cancelled as i32 {
             past.state = v1::JobState::Requeued as i32;

@@ -21,7 +21,7 @@ pub(super) fn submitted(
     spec: &Arc<JobSpec>,
     at: Timestamp,
 ) {
-    state.intern(Arc::clone(&spec.request));
+    let spec = &state.derived.interned.keep(spec);
     let eligible_at = spec.begin.map_or(at, |begin| begin.max(at));
     let full = spec.array.as_ref().map(|array| array.indices.clone());
     let terms = terms_of(state, spec, full.as_ref());
@@ -190,7 +190,8 @@ pub(super) fn requeued(
 
 fn keep_record(job: &mut Job, outcome: &Outcome) {
     if let Phase::Completing { held, since, .. } = &job.phase {
-        job.last = Some(Box::new(held.finished(job.attempt, outcome.clone(), *since)));
+        let ended = held.finished(job.attempt, outcome.clone(), *since);
+        job.last = Some(Box::new(ended.after(job.last.take())));
     }
 }
 
@@ -278,5 +279,5 @@ pub(super) fn purged(state: &mut State, ids: &[JobId]) {
             state.remove_array(array);
         }
     }
-    state.prune_interned();
+    state.derived.interned.prune();
 }

@@ -33,9 +33,7 @@ pub(super) fn submit(
     }
     let count = u32::try_from(count).map_err(|_| Rejection::QueueFull { limit })?;
     let job = free_id(state, count).ok_or(Rejection::QueueFull { limit })?;
-    if let Some(known) = state.interned(&spec.request) {
-        spec.request = known;
-    }
+    state.share(&mut spec);
     let event =
         Event::Submitted { job, request_id: submit.request_id, spec: Arc::new(spec), at: now };
     Ok(Decision { events: vec![event], reply: Reply::Submitted { job, repeated: false } })

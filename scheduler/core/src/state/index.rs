@@ -28,10 +28,7 @@ impl State {
             row.members.dedup();
         }
         for job in self.jobs.values_mut() {
-            let known = self.derived.interned.0.get(&job.spec.request).cloned();
-            if known.is_none() {
-                self.derived.interned.0.insert(Arc::clone(&job.spec.request));
-            }
+            job.spec = self.derived.interned.keep(&job.spec);
             job.place = Place::Nowhere;
             self.derived.add_job(job);
             for slice in remaining_slices(job) {
@@ -39,6 +36,7 @@ impl State {
             }
         }
         for array in self.arrays.values_mut() {
+            array.spec = self.derived.interned.keep(&array.spec);
             array.place = Place::Nowhere;
             self.derived.add_array(array);
         }

@@ -8,11 +8,12 @@
 //!
 //! - `job`: jobs, arrays, views of them; `node`: nodes and their ledger
 //! - `queue`: ready jobs by group; `dependency`: terms and what settles them
-//! - `index`: what is derived from one job, put in and taken out
+//! - `index`: what is derived from one job, put in and taken out; `interned`: shared parts of specs
 //! - `read`: questions that queries ask
 
 pub mod dependency;
 mod index;
+pub mod interned;
 pub mod job;
 pub mod node;
 pub mod queue;
@@ -22,12 +23,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use muster_model::{
-    Inventory, JobId, NodeConfig, NodeHealth, NodeId, Partition, Request, Timestamp, Uid,
+    Inventory, JobId, JobSpec, NodeConfig, NodeHealth, NodeId, Partition, Request, Timestamp, Uid,
 };
 
 use crate::config::{ClusterConfig, Limits, PriorityWeights};
 
 pub use dependency::{Standing, TermState};
+pub use interned::Interned;
 pub use job::{Array, Entry, Job, JobView, Unstarted};
 pub use node::{Facts, GresSlot, Node, Row, Units};
 pub use queue::{GroupKey, Place, Queue, Shape, Verdict};
@@ -92,17 +94,6 @@ pub struct Derived {
 pub struct TaskCounts {
     pub jobs: u32,
     pub active: u32,
-}
-
-/// Requests by value, so that equal ones are kept once. A cache: two states are equal whatever
-/// theirs hold.
-#[derive(Debug, Clone, Default)]
-pub struct Interned(BTreeSet<Arc<Request>>);
-
-impl PartialEq for Interned {
-    fn eq(&self, _: &Interned) -> bool {
-        true
-    }
 }
 
 /// The primary fields of a state: what a snapshot keeps.
@@ -205,25 +196,14 @@ impl State {
         state
     }
 
-    /// An equal request that is kept already, or this one from now on.
-    pub fn intern(&mut self, request: Arc<Request>) -> Arc<Request> {
-        match self.derived.interned.0.get(&request) {
-            Some(known) => Arc::clone(known),
-            None => {
-                self.derived.interned.0.insert(Arc::clone(&request));
-                request
-            }
-        }
+    /// Takes from a spec what an earlier one had just so.
+    pub fn share(&self, spec: &mut JobSpec) {
+        self.derived.interned.share(spec);
     }
 
     /// An equal request that is kept already.
     #[must_use]
     pub fn interned(&self, request: &Arc<Request>) -> Option<Arc<Request>> {
-        self.derived.interned.0.get(request).cloned()
-    }
-
-    /// Drops requests that no job has any more.
-    pub(crate) fn prune_interned(&mut self) {
-        self.derived.interned.0.retain(|request| Arc::strong_count(request) > 1);
+        self.derived.interned.request(request)
     }
 }

@@ -215,6 +215,34 @@ fn requeueing_stops_the_attempt_and_begins_another() {
 }
 
 #[test]
+fn attempts_wait_for_the_history_however_soon_the_next_one_ends() {
+    check(
+        World::new(),
+        |w| {
+            w.submit(|_, _| {});
+            for attempt in 1..=20 {
+                w.pass();
+                w.run(1);
+                w.verb(Command::Requeue { actor: ALICE, target: target(1), hold: false });
+                w.clear();
+                let kept: Vec<u32> =
+                    w.job(1).last.iter().flat_map(|l| l.chain()).map(|a| a.attempt.0).collect();
+                let expected: Vec<u32> = (1..=attempt).rev().take(16).collect();
+                assert_eq!(kept, expected);
+            }
+            let open = outstanding(&w.state);
+            assert!(
+                open.contains(&crate::effect::Effect::Record {
+                    job: JobId(1),
+                    attempt: Attempt(19)
+                })
+            );
+        },
+        &["1 waits None"],
+    );
+}
+
+#[test]
 fn a_job_that_is_cancelled_while_it_is_requeued_ends() {
     check(
         World::new(),

@@ -171,7 +171,7 @@ impl Agent {
                 news.push(*id);
             }
         }
-        self.slices.retain(|_, held| !(held.forget && !held.occupies()));
+        self.slices.retain(|_, held| !held.forget || held.occupies());
         news
     }
 

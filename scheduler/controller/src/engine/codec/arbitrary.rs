@@ -221,7 +221,7 @@ impl Gen {
             stdin: self.opt(Gen::text),
             open_mode: if self.yes() { OpenMode::Append } else { OpenMode::Truncate },
             umask: self.num(),
-            rlimits: self.some(|g| (g.text(), g.long())),
+            rlimits: self.some(|g| (g.text(), g.long())).into(),
             args: self.some(Gen::text),
             command: self.text(),
             submit_line: self.text(),

@@ -89,6 +89,7 @@ impl Stored for Finished {
             suspended_ms: self.suspended_ms,
             exit: self.exit.map(|e| e.store()),
             outcome: Some(self.outcome.store()),
+            before: self.before.as_ref().map(|before| Box::new(before.store())),
         }
     }
 
@@ -103,6 +104,7 @@ impl Stored for Finished {
             suspended_ms: r.suspended_ms,
             exit: maybe(r.exit)?,
             outcome: need(r.outcome, "outcome")?,
+            before: maybe(r.before.map(|before| *before))?.map(Box::new),
         })
     }
 }
