@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_ms;
 use crate::inventory::{self, Host, Roots};
 use crate::jobs::edge::{Binding, Edge, PARALLEL, Patience, chain};
+use crate::jobs::series::Series;
 use crate::jobs::{INPUTS, Input, Jobs, adopt};
 use crate::session::dial::Target;
 use crate::session::{self, Session};
@@ -33,6 +34,9 @@ use crate::tree;
 /// Threads that wait for disks and shims: twice what may work at once, since a look at a mute
 /// shim holds one for seconds.
 const BLOCKING_THREADS: usize = PARALLEL * 2;
+/// Threads that never wait for anything: an agent does little, and what one wakes another for
+/// costs more than what is done.
+const ASYNC_THREADS: usize = 1;
 /// A shim's notice is at most this long, in bytes.
 const NOTICE_BYTES: usize = 64 * 1024;
 /// A path of a unix socket is at most 107 bytes; a longer one is bound through its folder.
@@ -97,6 +101,7 @@ pub fn main(config: PathBuf, node: String) -> i32 {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build();
@@ -266,9 +271,14 @@ fn edge(
         CgroupMode::None => Mode::None,
     };
     let cgroups = Cgroups::detect(mode, root, &parent)?;
-    let limits = unenforced(uid, &cgroups);
+    let mut limits = unenforced(uid, &cgroups);
+    // The rules name NVIDIA's devices; a job of an AMD GPU could not reach its own under them.
+    let amd = Path::new("/dev/kfd").exists();
+    if amd {
+        limits.push("devices of AMD GPUs are not confined".into());
+    }
     let has_gpus = host.gpu_devices > 0 || node.capacity.gres.keys().any(|k| &*k.name == "gpu");
-    let hold = has_gpus && cgroups.can_limit_devices();
+    let hold = has_gpus && !amd && cgroups.can_limit_devices();
     let binding = Binding {
         cpus: inventory::cpus_exist(host, node),
         devices: hold.then(DeviceRules::of_this_machine).transpose()?,
@@ -301,6 +311,7 @@ fn edge(
         },
         sample_every: seconds(config.scheduler.sample_seconds),
         slots: Arc::new(Semaphore::new(PARALLEL)),
+        series: Series::default(),
         looking: AtomicBool::new(false),
     };
     Ok((edge, limits))

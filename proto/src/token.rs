@@ -178,11 +178,7 @@ impl ClusterKey {
         encode(&Header::new(Algorithm::HS256), claims, &self.sign).map_err(TokenError::Refused)
     }
 
-    fn check<C: DeserializeOwned>(
-        &self,
-        token: &str,
-        kind: &'static str,
-    ) -> Result<C, TokenError> {
+    fn check<C: DeserializeOwned>(&self, token: &str, kind: &'static str) -> Result<C, TokenError> {
         #[derive(Deserialize)]
         struct Kind {
             sub: String,

@@ -44,7 +44,7 @@ fn a_time_limit_ends_a_job_after_its_warning_even_if_the_agent_died_meanwhile() 
 /// Whether jobs here can be confined at all, by what the node says that it cannot enforce.
 fn enforced(cluster: &Cluster, what: &str) -> bool {
     let here = root(what) && {
-        let shown = cluster.ok(&["scontrol", "show", "node", "n1"]).to_lowercase();
+        let shown = cluster.ok(&["scontrol", "-d", "show", "node", "n1"]).to_lowercase();
         !shown.lines().any(|line| line.contains("unenforced") && line.contains(what))
     };
     if !here {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ use crate::{Error, Limits, cpuset, device_program, devices, files, freezer, memo
 /// Rounds of a v1 kill: a fork bomb that outruns one frozen round cannot outrun the freezer twice,
 /// the rest is slack for tasks that could not freeze.
 const KILL_ROUNDS: u32 = 8;
+/// Charged to a group that is as new: the kernel's own small change.
+const MEMORY_LEFT_BYTES: u64 = 4 << 20;
 /// Between looks at a v1 group that is emptying.
 const EMPTY_PAUSE: Duration = Duration::from_millis(2);
 
@@ -269,6 +272,30 @@ impl Group {
             None => 0,
         };
         Ok(Some(Usage { user, system, resident_bytes }))
+    }
+
+    /// Whether a group that has served one slice may serve another of the same limits: no process
+    /// and no sub-group is left in it, and next to no memory is charged to it.
+    pub fn is_as_new(&self) -> Result<bool, Error> {
+        let alone = |dir: &Path| {
+            // A directory of control groups has a link per sub-group beside its own two.
+            dir.metadata().is_ok_and(|m| m.nlink() <= 2)
+        };
+        if !self.is_empty()? || !self.dirs().all(alone) {
+            return Ok(false);
+        }
+        match &self.memory {
+            Some(control) => {
+                Ok(memory::charged(control.version, &control.dir)? <= MEMORY_LEFT_BYTES)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// CPU time in user mode and in the kernel since the group was made; `None` where nothing
+    /// counts it.
+    pub fn cpu_time(&self) -> Result<Option<(Duration, Duration)>, Error> {
+        self.usage.as_ref().map(|c| usage::cpu(c.version, &c.dir)).transpose()
     }
 
     /// Removes the empty group everywhere. Groups that the job made inside go too.

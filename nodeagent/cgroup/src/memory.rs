@@ -32,6 +32,15 @@ pub(crate) fn oom_kills(version: Version, dir: &Path) -> Result<u64, Error> {
     Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
 }
 
+/// Bytes charged to the group now, page cache and the kernel's own included.
+pub(crate) fn charged(version: Version, dir: &Path) -> Result<u64, Error> {
+    let name = match version {
+        Version::V1 => "memory.usage_in_bytes",
+        Version::V2 => "memory.current",
+    };
+    Ok(files::read(&dir.join(name))?.trim().parse().unwrap_or(u64::MAX))
+}
+
 /// Bytes of anonymous memory in use now: page cache is not the job's to answer for.
 pub(crate) fn resident(version: Version, dir: &Path) -> Result<u64, Error> {
     let text = files::read(&dir.join("memory.stat"))?;

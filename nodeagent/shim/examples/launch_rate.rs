@@ -1,5 +1,5 @@
 //! How many `true` jobs a second go through launcher, shim and exit record:
-//! `launch_rate [JOBS] [AT_ONCE] [auto|v1|v2|none] [SPOOL]`, as root for control groups.
+//! `launch_rate [JOBS] [AT_ONCE] [auto|v1|v2|none] [SPOOL] [SERIES]`, as root for control groups.
 //!
 //! It is the agent and, re-executed with `shim`, the launcher; so tests use it as the binary, too.
 
@@ -33,11 +33,11 @@ fn main() -> ExitCode {
     let at_once: u32 = text(1, "8").parse().expect("a number of jobs at once");
     let mode: Mode = text(2, "auto").parse().expect("a control group mode");
     let spool = PathBuf::from(text(3, "/tmp/muster-launch-rate"));
-    measure(jobs, at_once, mode, &spool);
+    measure(jobs, at_once, mode, &spool, text(4, ""));
     ExitCode::SUCCESS
 }
 
-fn measure(jobs: u32, at_once: u32, mode: Mode, spool: &std::path::Path) {
+fn measure(jobs: u32, at_once: u32, mode: Mode, spool: &std::path::Path, series: String) {
     let _ = std::fs::remove_dir_all(spool);
     SliceDir::prepare_spool(spool).expect("a spool");
     let notices = UnixDatagram::bind(notice_socket(spool)).expect("a notice socket");
@@ -62,10 +62,11 @@ fn measure(jobs: u32, at_once: u32, mode: Mode, spool: &std::path::Path) {
             let job = next.fetch_add(1, Ordering::Relaxed) + 1;
             let dir = SliceDir::of(spool, job, 1);
             let at = Instant::now();
-            dir.write_launch(&launch(job, spool)).expect("a launch record");
+            let before = (!series.is_empty()).then(|| SliceDir::of(spool, job.max(2) - 1, 1));
+            dir.write_launch_beside(&launch(job, spool), before.as_ref()).expect("a launch record");
             spool_time += at.elapsed();
             let at = Instant::now();
-            launcher.launch(&dir).expect("a shim");
+            launcher.launch_in_series(&dir, &series).expect("a shim");
             launch_time += at.elapsed();
         }
         let length = notices.recv(&mut datagram).expect("a notice in time");

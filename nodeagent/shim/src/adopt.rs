@@ -86,6 +86,10 @@ pub fn is_alive(record: &ShimRecord) -> bool {
 /// there. The shim itself is killed too, should it only be mute.
 pub fn sweep(dir: &SliceDir, cgroups: &Cgroups) -> Result<usize, SweepError> {
     let Some(record) = dir.read_record()? else { return Ok(0) };
+    if record.shared && dir.read_exit()?.is_some_and(|exit| exit.unkillable == 0) {
+        // Its shim and its group are another slice's now.
+        return Ok(0);
+    }
     if is_alive(&record) {
         let _ = kill(pid_of(record.pid), Signal::SIGKILL);
     }

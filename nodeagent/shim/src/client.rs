@@ -62,9 +62,15 @@ impl ShimClient {
     /// Connects; an error means that no shim listens there (now).
     pub fn connect(dir: &SliceDir) -> Result<Self, ClientError> {
         let open = || {
-            let socket = dir.socket_path();
-            let (path, _dir) = reachable(&socket)?;
-            let stream = UnixStream::connect(path)?;
+            let stream = match connect(&dir.socket_path()) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => match dir.read_record() {
+                    Ok(Some(record)) if record.shared => {
+                        connect(&dir.shared_socket_path(record.pid))?
+                    }
+                    _ => return Err(e),
+                },
+                done => done?,
+            };
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)
@@ -112,7 +118,9 @@ impl ShimClient {
     }
 
     fn ask(&mut self, kind: Kind) -> Result<ShimReply, ClientError> {
-        let request = ShimRequest { kind: Some(kind) }.encode_length_delimited_to_vec();
+        let (job, attempt) = self.dir.ids().unwrap_or_default();
+        let request = ShimRequest { kind: Some(kind), job, attempt };
+        let request = request.encode_length_delimited_to_vec();
         let dir = || self.dir.path().to_owned();
         let bytes = exchange(&mut self.stream, &request)
             .map_err(|source| ClientError::Socket { dir: dir(), source })?;
@@ -123,6 +131,11 @@ impl ShimClient {
             false => Err(ClientError::Refused { dir: dir(), reason: reply.error }),
         }
     }
+}
+
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let (path, _dir) = reachable(socket)?;
+    UnixStream::connect(path)
 }
 
 /// Sends a request and reads one length-delimited answer.

@@ -17,22 +17,23 @@ use std::sync::Mutex;
 
 use muster_cgroup::{Cgroups, Limits, Mode};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
+use crate::series::Pool;
 use crate::slice::{self, Host};
-use crate::spool::SliceDir;
+use crate::spool::{SliceDir, shims};
 use crate::{NoticeKind, identity, notice};
 
 /// The group that shims move to, beside those of the slices: out of the agent's unit, so that
 /// stopping that unit does not take them along.
 pub const SHIMS_GROUP: &str = "shims";
-/// A request is a path.
-const MAX_REQUEST_BYTES: usize = libc::PATH_MAX as usize;
+/// A request is a path, and behind a NUL the series that the slice belongs to.
+pub(crate) const MAX_REQUEST_BYTES: usize = libc::PATH_MAX as usize;
 
 /// What a launcher must know.
 #[derive(Clone, Debug)]
@@ -94,13 +95,19 @@ impl Launcher {
     /// Launches the shim of a slice whose launch record is written; answers with its pid some
     /// hundred microseconds later. What becomes of it comes as notices.
     pub fn launch(&self, dir: &SliceDir) -> Result<u32, LaunchError> {
+        self.launch_in_series(dir, "")
+    }
+
+    /// The same for one of many slices of a kind, as the tasks of one array are: a shim that has
+    /// served another slice of the series may serve this one. A series belongs to one user.
+    pub fn launch_in_series(&self, dir: &SliceDir, series: &str) -> Result<u32, LaunchError> {
         let fail = |source| LaunchError::Launch { dir: dir.path().to_owned(), source };
         let mut running = self.running.lock().expect("no launch panics");
-        let answer = match running.ask(dir) {
+        let answer = match running.ask(dir, series) {
             // Dead, before or after the fork: the claim in the slice keeps a second shim away.
             Err(_) => {
                 *running = start(&self.config).map_err(fail)?;
-                running.ask(dir).map_err(fail)?
+                running.ask(dir, series).map_err(fail)?
             }
             Ok(answer) => answer,
         };
@@ -129,9 +136,10 @@ fn start(config: &LauncherConfig) -> io::Result<Running> {
 }
 
 impl Running {
-    fn ask(&self, dir: &SliceDir) -> io::Result<i32> {
+    fn ask(&self, dir: &SliceDir, series: &str) -> io::Result<i32> {
         let socket = self.socket.as_ref().expect("open until dropped").as_raw_fd();
-        send(socket, dir.path().as_os_str().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+        let request = [dir.path().as_os_str().as_bytes(), series.as_bytes()].join(&0);
+        send(socket, &request, MsgFlags::MSG_NOSIGNAL)?;
         let mut answer = [0u8; 4];
         match retry(|| recv(socket, &mut answer, MsgFlags::empty()))? {
             4 => Ok(i32::from_le_bytes(answer)),
@@ -148,7 +156,7 @@ impl Drop for Running {
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}
@@ -230,50 +238,84 @@ fn serve(host: &Host) -> io::Result<()> {
     mask.thread_block()?;
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let stdin = io::stdin();
-    let mut shims = HashMap::new();
+    clear_after_others(host);
+    let mut shims = Shims { serving: HashMap::new(), pool: Pool::new()? };
     loop {
         let mut fds = [
             PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(shims.pool.fd(), PollFlags::POLLIN),
         ];
-        retry(|| poll(&mut fds, PollTimeout::NONE))?;
+        retry(|| poll(&mut fds, shims.pool.timeout()))?;
         let asked = fds[0].any() == Some(true);
         if fds[1].any() == Some(true) {
             while let Ok(Some(_)) = children.read_signal() {}
             reap(host, &mut shims);
         }
+        shims.pool.hear();
+        shims.pool.release();
         if asked && !answer(host, stdin.as_fd(), &mut shims)? {
             return Ok(());
         }
     }
 }
 
+/// The launcher's shims.
+struct Shims {
+    /// Which slice each serves or has served last.
+    serving: HashMap<Pid, SliceDir>,
+    pool: Pool,
+}
+
+impl Shims {
+    fn launch(&mut self, host: &Host, dir: SliceDir, series: &str) -> io::Result<Pid> {
+        if let Some(pid) = self.pool.order(series, &dir) {
+            self.serving.insert(pid, dir);
+            return Ok(pid);
+        }
+        let ends = (!series.is_empty()).then(|| self.pool.ends()).transpose()?;
+        // SAFETY: this process has one thread, so the child may do anything after the fork.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                // Held here, the launcher's ends would keep other shims from seeing theirs close.
+                self.pool.close();
+                let orders = ends.map(|(_, orders)| orders);
+                let code = match &orders {
+                    None => slice::run(host, &dir),
+                    Some(orders) => slice::run_series(host, dir, orders),
+                };
+                // SAFETY: ends this process at once; the launcher's own destructors are not for it.
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => {
+                self.serving.insert(child, dir);
+                if let Some((orders, _)) = ends {
+                    self.pool.add(child, series.to_owned(), orders);
+                }
+                Ok(child)
+            }
+        }
+    }
+}
+
 /// Answers one request; false when there will be no more.
-fn answer(
-    host: &Host,
-    socket: BorrowedFd<'_>,
-    shims: &mut HashMap<Pid, SliceDir>,
-) -> io::Result<bool> {
-    let mut path = vec![0u8; MAX_REQUEST_BYTES];
-    let length = match retry(|| recv(socket.as_raw_fd(), &mut path, MsgFlags::empty())) {
+fn answer(host: &Host, socket: BorrowedFd<'_>, shims: &mut Shims) -> io::Result<bool> {
+    let mut request = vec![0u8; MAX_REQUEST_BYTES];
+    let length = match retry(|| recv(socket.as_raw_fd(), &mut request, MsgFlags::empty())) {
         Ok(0) | Err(Errno::ECONNRESET) => return Ok(false),
         Ok(length) => length,
         Err(e) => return Err(e.into()),
     };
-    path.truncate(length);
-    let dir = SliceDir::at(PathBuf::from(OsString::from_vec(path)));
-    // SAFETY: this process has one thread, so the child may do anything after the fork.
-    let number = match unsafe { fork() } {
-        Ok(ForkResult::Child) => {
-            let code = slice::run(host, &dir);
-            // SAFETY: ends this process at once; the launcher's own destructors are not for it.
-            unsafe { libc::_exit(code) }
-        }
-        Ok(ForkResult::Parent { child }) => {
-            shims.insert(child, dir);
-            child.as_raw()
-        }
-        Err(e) => -(e as i32),
+    request.truncate(length);
+    let mut series = String::new();
+    if let Some(at) = request.iter().position(|byte| *byte == 0) {
+        series = String::from_utf8_lossy(&request[at + 1..]).into_owned();
+        request.truncate(at);
+    }
+    let dir = SliceDir::at(PathBuf::from(OsString::from_vec(request)));
+    let number = match shims.launch(host, dir, &series) {
+        Ok(pid) => pid.as_raw(),
+        Err(e) => -e.raw_os_error().unwrap_or(libc::EIO),
     };
     match send(socket.as_raw_fd(), &number.to_le_bytes(), MsgFlags::MSG_NOSIGNAL) {
         Err(Errno::EPIPE) => Ok(false),
@@ -282,7 +324,7 @@ fn answer(
 }
 
 /// Collects ended shims and tells of those that were killed before they could leave a record.
-fn reap(host: &Host, shims: &mut HashMap<Pid, SliceDir>) {
+fn reap(host: &Host, shims: &mut Shims) {
     loop {
         let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, 0)) => (pid, None),
@@ -291,15 +333,38 @@ fn reap(host: &Host, shims: &mut HashMap<Pid, SliceDir>) {
             Ok(WaitStatus::StillAlive) | Err(_) => return,
             Ok(_) => continue,
         };
-        if let (Some(dir), Some(how)) = (shims.remove(&pid), how) {
+        shims.pool.remove(pid);
+        let dir = shims.serving.remove(&pid);
+        if let (Some(dir), Some(how)) = (dir, how) {
             tell_gone(host, &dir, format!("its shim, process {pid}, ended {how}"));
+            clear_after(host, pid);
         }
     }
 }
 
+/// What an idle shim of a series left behind when it was killed. A group with processes in it is
+/// its slice's, and stays for the agent to sweep.
+fn clear_after(host: &Host, pid: Pid) {
+    let pid = pid.as_raw().cast_unsigned();
+    let _ = std::fs::remove_file(shims(&host.spool).join(pid.to_string()));
+    if let Ok(Some(group)) = host.cgroups.open(&slice::shared_group_name(pid))
+        && group.is_empty().unwrap_or(false)
+    {
+        let _ = group.remove();
+    }
+}
+
+/// The same for shims that outlived an earlier launcher and were killed since.
+fn clear_after_others(host: &Host) {
+    let entries = std::fs::read_dir(shims(&host.spool)).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids.filter(|pid| !std::path::Path::new("/proc").join(pid.to_string()).exists()) {
+        clear_after(host, Pid::from_raw(pid));
+    }
+}
+
 fn tell_gone(host: &Host, dir: &SliceDir, why: String) {
-    let ids = dir.path().file_name().and_then(OsStr::to_str).and_then(|n| n.split_once('.'));
-    let Some((Ok(job), Ok(attempt))) = ids.map(|(j, a)| (j.parse(), a.parse())) else { return };
+    let Some((job, attempt)) = dir.ids() else { return };
     if matches!(dir.read_exit(), Ok(None)) {
         // An agent that misses it finds the shim gone when it looks.
         let _ = notice::send(&host.spool, job, attempt, NoticeKind::Gone(why));

@@ -11,11 +11,13 @@
 //!   +----------------------------------------------------+  +-- any agent of this node
 //! ```
 //!
-//! - `spool`: the slice's directory and the records in it, written so that a crash leaves the old
-//!   or the new; `notice`: the datagrams that save the agent from polling it
+//! - `spool`, `frames`: the slice's directory and the records in it, written so that a crash leaves
+//!   whole ones; `notice`: the datagrams that save the agent from polling it
 //! - `launcher`: the process that forks shims without an exec, and the agent's end of it
+//! - `series`: shims that serve the tasks of one array, one after another
 //! - `client`, `adopt`: what an agent does with a shim that runs, or that should
-//! - `slice`: the shim's own course; `supervise`: its loop; `timetable`: which deadline does what
+//! - `slice`: the shim's own course; `supervise`: its loop; `timetable`: which deadline does what;
+//!   `usage`: what it has used
 //! - `control`: its socket; `contain`: its processes, by control group or by descent
 //! - `child`: from fork to exec; `identity`, `rlimits`, `output`, `pattern`: parts of that
 //! - `lines`: what users read in the job's stderr
@@ -25,6 +27,7 @@ mod child;
 mod client;
 mod contain;
 mod control;
+mod frames;
 mod identity;
 mod launcher;
 mod lines;
@@ -32,10 +35,12 @@ mod notice;
 mod output;
 mod pattern;
 mod rlimits;
+mod series;
 mod slice;
 mod spool;
 mod supervise;
 mod timetable;
+mod usage;
 
 pub use adopt::{Adopted, SweepError, adopt, is_alive, sweep};
 pub use client::{ClientError, ShimClient};

@@ -1,6 +1,7 @@
 //! The shim's own course, from the fork by the launcher to its exit code:
 //! read the launch record, claim the slice, make the group, listen, start the batch script,
-//! supervise it, and leave the exit record before anybody is told.
+//! supervise it, and leave the exit record before anybody is told. A shim of an array's tasks goes
+//! on with the next one, and keeps its socket and, where nothing has touched it, the group.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,17 +11,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_cgroup::{Cgroups, DeviceRules, Group, Limits};
 use muster_proto::shim::v1::{ExitRecord, Launch, ShimRecord, SliceLimits};
-use muster_proto::v1::{ExitStatus, Usage};
-use nix::sys::resource::{UsageWho, getrusage};
+use muster_proto::v1::ExitStatus;
 use nix::sys::stat::{Mode, umask};
-use nix::sys::time::TimeVal;
 use nix::unistd::{gethostname, setsid};
 
 use crate::adopt::{boot_id, stat};
 use crate::contain::Containment;
 use crate::control::Control;
-use crate::spool::{SliceDir, SpoolError};
+use crate::frames::{Kind, SliceFile};
+use crate::series::Orders;
+use crate::spool::{SliceDir, SpoolError, shims};
 use crate::supervise::{Outcome, Supervision};
+use crate::usage::Counted;
 use crate::{NoticeKind, child, notice};
 
 /// What a shim knows of its machine; the launcher looks once for all.
@@ -83,9 +85,32 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Runs the slice; the answer is the shim's exit code.
+/// Runs one slice; the answer is the shim's exit code.
 pub(crate) fn run(host: &Host, dir: &SliceDir) -> i32 {
-    match supervise(host, dir) {
+    report(dir, Shim::begin(host, false).and_then(|mut shim| shim.supervise(dir)))
+}
+
+/// Runs one slice after another, as they are ordered, until there is no more to do.
+pub(crate) fn run_series(host: &Host, first: SliceDir, orders: &Orders) -> i32 {
+    let mut dir = first;
+    let mut shim = match Shim::begin(host, true) {
+        Ok(shim) => shim,
+        failed => return report(&dir, failed.map(drop)),
+    };
+    loop {
+        let code = report(&dir, shim.supervise(&dir));
+        if code != RECORDED || shim.is_spent() {
+            return code;
+        }
+        match orders.next(&mut shim.control) {
+            Some(next) => dir = next,
+            None => return RECORDED,
+        }
+    }
+}
+
+fn report(dir: &SliceDir, done: Result<(), ShimError>) -> i32 {
+    match done {
         Ok(()) => RECORDED,
         Err(e) => {
             eprintln!("muster shim: {}: {}", dir.path().display(), chain(&e));
@@ -109,24 +134,234 @@ fn kernel(what: &'static str) -> impl FnOnce(nix::Error) -> ShimError {
     move |e| ShimError::Kernel { what, source: e.into() }
 }
 
-fn supervise(host: &Host, dir: &SliceDir) -> Result<(), ShimError> {
-    let launch = dir.read_launch()?.ok_or(ShimError::NoLaunch)?;
-    become_shim()?;
-    let mut record = record_of(host, &launch)?;
-    if !dir.claim(&record)? {
-        return Ok(());
+/// A shim process, and what it keeps from one slice for the next.
+struct Shim<'a> {
+    host: &'a Host,
+    pid: u32,
+    start_ticks: u64,
+    /// Serves more than one slice.
+    series: bool,
+    control: Option<Control>,
+    kept: Option<Kept>,
+    unkillable: bool,
+}
+
+/// A group that is as new, what it holds to, and what it has counted.
+struct Kept {
+    group: Group,
+    limits: Limits,
+    counted: Counted,
+}
+
+/// What a slice begins with.
+struct Begun {
+    batch: child::Batch,
+    containment: Containment,
+    counted: Counted,
+}
+
+impl<'a> Shim<'a> {
+    fn begin(host: &'a Host, series: bool) -> Result<Self, ShimError> {
+        become_shim()?;
+        let pid = std::process::id();
+        let source = || io::Error::other("/proc/self/stat makes no sense");
+        let stat = stat(pid).ok_or_else(|| ShimError::Kernel {
+            what: "read the own start time",
+            source: source(),
+        })?;
+        let start_ticks = stat.start_ticks;
+        Ok(Self { host, pid, start_ticks, series, control: None, kept: None, unkillable: false })
     }
-    let (outcome, containment) = match begin(host, dir, &launch, &mut record) {
-        Ok((batch, control, containment)) => {
-            let started = NoticeKind::Started(record.clone());
-            // The files say it too; an agent that cannot be told looks there.
-            let _ = notice::send(&host.spool, launch.job, launch.attempt, started);
-            let supervision = Supervision::new(&launch, batch, &containment, control);
-            (supervision.run().map_err(kernel("supervise"))?, Some(containment))
+
+    /// Processes are left that would be taken for the next slice's.
+    fn is_spent(&self) -> bool {
+        self.unkillable
+    }
+
+    fn supervise(&mut self, dir: &SliceDir) -> Result<(), ShimError> {
+        let mut file = SliceFile::open(dir)?.ok_or(ShimError::NoLaunch)?;
+        let (job, attempt) = dir.ids().ok_or(ShimError::NoLaunch)?;
+        let mut record = self.record_of(job, attempt);
+        if !file.claim(&record)? {
+            return Ok(());
         }
-        Err(refusal) => (Outcome::refused(refusal), None),
-    };
-    finish(host, dir, &launch, record.started_at, outcome, containment)
+        // Read with the claim: nobody changes it from here on.
+        let launch: Launch = file.read(Kind::Launch)?.ok_or(ShimError::NoLaunch)?;
+        let (outcome, containment) = match self.start(dir, &mut file, &launch, &mut record) {
+            Ok(Begun { batch, containment, counted }) => {
+                let started = NoticeKind::Started(record.clone());
+                // The files say it too; an agent that cannot be told looks there.
+                let _ = notice::send(&self.host.spool, job, attempt, started);
+                let control = self.control.as_mut().expect("listens since the start");
+                let supervision = Supervision::new(&launch, batch, &containment, control, counted);
+                (supervision.run().map_err(kernel("supervise"))?, Some(containment))
+            }
+            Err(refusal) => (Outcome::refused(refusal), None),
+        };
+        self.finish(dir, &mut file, &launch, record.started_at, outcome, containment)
+    }
+
+    fn record_of(&self, job: u32, attempt: u32) -> ShimRecord {
+        let cgroup = match &self.host.cgroups {
+            Cgroups::None(_) => String::new(),
+            Cgroups::V1(_) | Cgroups::V2(_) => self.group_name(job, attempt),
+        };
+        ShimRecord {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            boot_id: self.host.boot_id.clone(),
+            cgroup,
+            started_at: now_ms(),
+            session: 0,
+            shared: self.series,
+        }
+    }
+
+    fn group_name(&self, job: u32, attempt: u32) -> String {
+        match self.series {
+            true => shared_group_name(self.pid),
+            false => format!("{job}.{attempt}"),
+        }
+    }
+
+    /// Makes the group and begins in it; what could not begin leaves no group.
+    fn start(
+        &mut self,
+        dir: &SliceDir,
+        file: &mut SliceFile,
+        launch: &Launch,
+        record: &mut ShimRecord,
+    ) -> Result<Begun, Refusal> {
+        let (containment, counted) = self.contain(launch)?;
+        match self.start_in(&containment, dir, launch) {
+            Ok(batch) => {
+                if containment.group().is_none() {
+                    record.session = batch.pid.as_raw().cast_unsigned();
+                    // Missing it costs a later agent the sweep of a killed shim's leftovers alone.
+                    let _ = file.update_record(record);
+                }
+                Ok(Begun { batch, containment, counted })
+            }
+            Err(refusal) => {
+                // The refusal is the news; an empty group that stays is the agent's to sweep.
+                let _ = containment.group().map(Group::remove);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The group that was kept, where it holds to the same, or a new one.
+    fn contain(&mut self, launch: &Launch) -> Result<(Containment, Counted), Refusal> {
+        let limits = limits_of(launch.limits.as_ref()).map_err(Refusal::node)?;
+        match self.kept.take() {
+            Some(kept) if kept.limits == limits => {
+                return Ok((Containment::new(Some(kept.group)), kept.counted));
+            }
+            Some(kept) => kept.group.remove().map_err(|e| Refusal::node(chain(&e)))?,
+            None => {}
+        }
+        let name = self.group_name(launch.job, launch.attempt);
+        let group = self.host.cgroups.create(&name, &limits);
+        let group = group.map_err(|e| Refusal::node(chain(&e)))?;
+        Ok((Containment::new(group), Counted::default()))
+    }
+
+    /// Listens, and starts the batch script.
+    fn start_in(
+        &mut self,
+        containment: &Containment,
+        dir: &SliceDir,
+        launch: &Launch,
+    ) -> Result<child::Batch, Refusal> {
+        if self.control.is_none() {
+            let path = match self.series {
+                true => dir.shared_socket_path(self.pid),
+                false => dir.socket_path(),
+            };
+            let control = Control::listen(&path)
+                .map_err(|e| Refusal::node(format!("cannot listen in the spool: {e}")))?;
+            self.control = Some(control);
+        }
+        child::start(self.host, dir, launch, containment.group())
+            .map_err(|e| Refusal::node(format!("cannot fork: {e}")))
+    }
+
+    /// Writes the exit record, removes the group or keeps it, and tells.
+    fn finish(
+        &mut self,
+        dir: &SliceDir,
+        file: &mut SliceFile,
+        launch: &Launch,
+        started_at: i64,
+        outcome: Outcome,
+        containment: Option<Containment>,
+    ) -> Result<(), ShimError> {
+        let undisturbed = outcome.undisturbed;
+        let record = exit_record(launch, started_at, outcome);
+        let keep = undisturbed.filter(|_| self.series);
+        file.write_exit(&record)?;
+        self.unkillable = record.unkillable > 0;
+        if let Some(Containment::Group(group)) = containment
+            && !self.unkillable
+        {
+            match (keep, limits_of(launch.limits.as_ref())) {
+                (Some(counted), Ok(limits)) if group.is_as_new().unwrap_or(false) => {
+                    self.kept = Some(Kept { group, limits, counted });
+                }
+                _ => remove(&group),
+            }
+        }
+        if !self.series {
+            let _ = std::fs::remove_file(dir.socket_path());
+        }
+        let exited = NoticeKind::Exited(record);
+        // Durable already: an agent that cannot be told now reads the record later.
+        let _ = notice::send(&self.host.spool, launch.job, launch.attempt, exited);
+        Ok(())
+    }
+}
+
+impl Drop for Shim<'_> {
+    fn drop(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            remove(&kept.group);
+        }
+        if self.series {
+            let _ = std::fs::remove_file(shims(&self.host.spool).join(self.pid.to_string()));
+        }
+    }
+}
+
+/// The group of a shim that serves one slice after another.
+pub(crate) fn shared_group_name(pid: u32) -> String {
+    format!("shim.{pid}")
+}
+
+/// Removes an empty group; one that stays is swept by the agent.
+fn remove(group: &Group) {
+    if group.wait_empty(EMPTY_WAIT).unwrap_or(false)
+        && let Err(e) = group.remove()
+    {
+        eprintln!("muster shim: {}", chain(&e));
+    }
+}
+
+fn exit_record(launch: &Launch, started_at: i64, outcome: Outcome) -> ExitRecord {
+    let refusal = outcome.refusal;
+    ExitRecord {
+        job: launch.job,
+        attempt: launch.attempt,
+        status: Some(refusal.as_ref().map_or(outcome.status, |r| r.status)),
+        oom: outcome.oom_kills > 0,
+        timed_out: outcome.stopped == crate::StopCause::TimeLimit,
+        stopped: outcome.stopped.into(),
+        started_at,
+        ended_at: now_ms(),
+        usage: Some(outcome.usage),
+        unkillable: outcome.unkillable,
+        node_fault: refusal.as_ref().is_some_and(|r| r.node_fault),
+        launch_error: refusal.map(|r| r.text).unwrap_or_default(),
+    }
 }
 
 /// Leaves the launcher's session, stdin and leniency; orphans of the job come to this process.
@@ -147,70 +382,6 @@ fn become_shim() -> Result<(), ShimError> {
     }
 }
 
-fn record_of(host: &Host, launch: &Launch) -> Result<ShimRecord, ShimError> {
-    let pid = std::process::id();
-    let source = || io::Error::other("/proc/self/stat makes no sense");
-    let stat = stat(pid)
-        .ok_or_else(|| ShimError::Kernel { what: "read the own start time", source: source() })?;
-    let cgroup = match &host.cgroups {
-        Cgroups::None(_) => String::new(),
-        Cgroups::V1(_) | Cgroups::V2(_) => group_name(launch),
-    };
-    Ok(ShimRecord {
-        pid,
-        start_ticks: stat.start_ticks,
-        boot_id: host.boot_id.clone(),
-        cgroup,
-        started_at: now_ms(),
-        session: 0,
-    })
-}
-
-fn group_name(launch: &Launch) -> String {
-    format!("{}.{}", launch.job, launch.attempt)
-}
-
-/// Makes the group and begins in it; what could not begin leaves no group.
-fn begin(
-    host: &Host,
-    dir: &SliceDir,
-    launch: &Launch,
-    record: &mut ShimRecord,
-) -> Result<(child::Batch, Control, Containment), Refusal> {
-    let limits = limits_of(launch.limits.as_ref()).map_err(Refusal::node)?;
-    let group = host.cgroups.create(&group_name(launch), &limits);
-    let containment = Containment::new(group.map_err(|e| Refusal::node(chain(&e)))?);
-    match begin_in(&containment, host, dir, launch) {
-        Ok((batch, control)) => {
-            if containment.group().is_none() {
-                record.session = batch.pid.as_raw().cast_unsigned();
-                // Missing it costs a later agent the sweep of a killed shim's leftovers alone.
-                let _ = dir.update_record(record);
-            }
-            Ok((batch, control, containment))
-        }
-        Err(refusal) => {
-            // The refusal is the news; an empty group that stays is the agent's to sweep.
-            let _ = containment.group().map(Group::remove);
-            Err(refusal)
-        }
-    }
-}
-
-/// Listens, and starts the batch script.
-fn begin_in(
-    containment: &Containment,
-    host: &Host,
-    dir: &SliceDir,
-    launch: &Launch,
-) -> Result<(child::Batch, Control), Refusal> {
-    let control = Control::listen(&dir.socket_path())
-        .map_err(|e| Refusal::node(format!("cannot listen in the spool: {e}")))?;
-    let batch = child::start(host, dir, launch, containment.group())
-        .map_err(|e| Refusal::node(format!("cannot fork: {e}")))?;
-    Ok((batch, control))
-}
-
 fn limits_of(limits: Option<&SliceLimits>) -> Result<Limits, String> {
     let Some(limits) = limits else { return Ok(Limits::default()) };
     let text = |t: &String| (!t.is_empty()).then(|| t.clone());
@@ -226,58 +397,8 @@ fn limits_of(limits: Option<&SliceLimits>) -> Result<Limits, String> {
     })
 }
 
-/// Writes the exit record, removes the group, and tells.
-fn finish(
-    host: &Host,
-    dir: &SliceDir,
-    launch: &Launch,
-    started_at: i64,
-    outcome: Outcome,
-    containment: Option<Containment>,
-) -> Result<(), ShimError> {
-    let refusal = outcome.refusal;
-    let record = ExitRecord {
-        job: launch.job,
-        attempt: launch.attempt,
-        status: Some(refusal.as_ref().map_or(outcome.status, |r| r.status)),
-        oom: outcome.oom_kills > 0,
-        timed_out: outcome.stopped == crate::StopCause::TimeLimit,
-        stopped: outcome.stopped.into(),
-        started_at,
-        ended_at: now_ms(),
-        usage: Some(outcome.usage),
-        unkillable: outcome.unkillable,
-        node_fault: refusal.as_ref().is_some_and(|r| r.node_fault),
-        launch_error: refusal.map(|r| r.text).unwrap_or_default(),
-    };
-    dir.write_exit(&record)?;
-    if let Some(group) = containment.as_ref().and_then(Containment::group)
-        && record.unkillable == 0
-        && group.wait_empty(EMPTY_WAIT).unwrap_or(false)
-        && let Err(e) = group.remove()
-    {
-        eprintln!("muster shim: {}", chain(&e));
-    }
-    let _ = std::fs::remove_file(dir.socket_path());
-    let exited = NoticeKind::Exited(record);
-    // Durable already: an agent that cannot be told now reads the record later.
-    let _ = notice::send(&host.spool, launch.job, launch.attempt, exited);
-    Ok(())
-}
-
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     i64::try_from(since.as_millis()).expect("milliseconds fit for ages")
-}
-
-/// What the ended children (and theirs) of this process have used.
-pub(crate) fn usage_of_children() -> Usage {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
-    let ms = |t: TimeVal| (t.tv_sec() * 1000 + t.tv_usec() / 1000).cast_unsigned();
-    Usage {
-        user_cpu_ms: ms(usage.user_time()),
-        system_cpu_ms: ms(usage.system_time()),
-        max_rss_kib: usage.max_rss().cast_unsigned(),
-    }
 }

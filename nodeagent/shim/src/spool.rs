@@ -86,11 +86,9 @@ impl SliceDir {
 
     /// Makes `spool` and its `jobs` so that users can pass through to their scripts.
     pub fn prepare_spool(spool: &Path) -> Result<(), SpoolError> {
-        let builder = passage();
-        for dir in [spool.to_owned(), jobs(spool)] {
-            make_dir(&builder, &dir)?;
-        }
-        make_dir(DirBuilder::new().mode(CLOSED), &shims(spool))
+        make_dir(spool, PASSAGE)?;
+        make_dir(&jobs(spool), PASSAGE)?;
+        make_dir(&shims(spool), CLOSED)
     }
 
     /// Every slice in the spool, by (job, attempt).
@@ -114,6 +112,18 @@ impl SliceDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Job and attempt, by the directory's name.
+    pub fn ids(&self) -> Option<(u32, u32)> {
+        let (job, attempt) = self.0.file_name()?.to_str()?.split_once('.')?;
+        Some((job.parse().ok()?, attempt.parse().ok()?))
+    }
+
+    /// The socket of a shim that serves one slice after another, this one among them.
+    pub(crate) fn shared_socket_path(&self, pid: u32) -> PathBuf {
+        let spool = self.0.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+        shims(spool).join(pid.to_string())
     }
 
     /// `slice`: the records.
@@ -148,7 +158,7 @@ impl SliceDir {
         launch: &Launch,
         like: Option<&SliceDir>,
     ) -> Result<(), SpoolError> {
-        make_dir(&passage(), &self.0)?;
+        make_dir(&self.0, PASSAGE)?;
         if launch.batch {
             let owner = launch.user.as_ref().filter(|_| geteuid().is_root());
             let owner = owner.map(|u| (u.uid, u.gid));
@@ -233,25 +243,18 @@ fn jobs(spool: &Path) -> PathBuf {
     spool.join("jobs")
 }
 
-fn passage() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    builder.mode(PASSAGE);
-    builder
-}
-
-fn make_dir(builder: &DirBuilder, dir: &Path) -> Result<(), SpoolError> {
-    match builder.create(dir) {
-        Ok(()) => Ok(()),
+fn make_dir(dir: &Path, mode: u32) -> Result<(), SpoolError> {
+    match DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(e) => Err(fail("create", dir)(e)),
-    }?;
-    // The umask of whoever started the agent does not close the passage.
-    let open = fail("open the passage of", dir);
-    let mode = fs::metadata(dir).map(|m| m.mode() & 0o777);
-    match mode {
-        Ok(CLOSED | PASSAGE) if umask_is_open() => Ok(()),
-        _ => fs::set_permissions(dir, PermissionsExt::from_mode(PASSAGE)).map_err(open),
+        Err(e) => return Err(fail("create", dir)(e)),
     }
+    // The umask of whoever started the agent does not close the passage.
+    let open = || match fs::metadata(dir)?.mode() & 0o777 == mode {
+        true => Ok(()),
+        false => fs::set_permissions(dir, PermissionsExt::from_mode(mode)),
+    };
+    open().map_err(fail("open the passage of", dir))
 }
 
 fn create(path: &Path, mode: u32) -> Result<File, SpoolError> {
@@ -291,7 +294,9 @@ fn share_script(other: &Path, path: &Path, launch: &Launch) -> bool {
             && (found.uid(), found.gid()) == (user.uid, user.gid)
             && found.len() == launch.script.len() as u64;
         let mut text = Vec::with_capacity(launch.script.len());
-        Ok(fits && (&file).take(found.len()).read_to_end(&mut text).is_ok() && text == launch.script)
+        Ok(fits
+            && (&file).take(found.len()).read_to_end(&mut text).is_ok()
+            && text == launch.script)
     };
     same().unwrap_or(false)
 }

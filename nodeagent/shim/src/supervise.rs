@@ -16,8 +16,9 @@ use crate::child::{Batch, News, read_news};
 use crate::contain::{self, Containment};
 use crate::control::Control;
 use crate::lines::{self, JobStderr};
-use crate::slice::{Refusal, chain, now_ms, usage_of_children};
+use crate::slice::{Refusal, chain, now_ms};
 use crate::timetable::{Course, Due, Now, Timetable, Warning};
+use crate::usage::{self, Counted, Meter};
 
 /// How a slice ended.
 #[derive(Debug, Default)]
@@ -28,6 +29,9 @@ pub(crate) struct Outcome {
     pub(crate) unkillable: u32,
     pub(crate) usage: Usage,
     pub(crate) refusal: Option<Refusal>,
+    /// It ended by itself, nothing was left of it and nobody had touched its group: what that has
+    /// counted so far. The group may serve another slice.
+    pub(crate) undisturbed: Option<Counted>,
 }
 
 impl Outcome {
@@ -42,7 +46,7 @@ impl Outcome {
 pub(crate) struct Supervision<'a> {
     launch: &'a Launch,
     containment: &'a Containment,
-    control: Option<Control>,
+    control: &'a mut Control,
     slice: Slice<'a>,
 }
 
@@ -60,8 +64,9 @@ struct Slice<'a> {
     status: Option<ExitStatus>,
     timetable: Timetable,
     started: Instant,
-    /// Bytes, the most seen when somebody asked.
-    resident_peak: u64,
+    meter: Meter,
+    /// Was ever asked to stand still.
+    suspended: bool,
 }
 
 impl<'a> Supervision<'a> {
@@ -69,7 +74,8 @@ impl<'a> Supervision<'a> {
         launch: &'a Launch,
         batch: Batch,
         containment: &'a Containment,
-        control: Control,
+        control: &'a mut Control,
+        before: Counted,
     ) -> Self {
         let asked = launch.spec.as_ref().and_then(|s| s.signal.as_ref());
         let warning = asked.filter(|s| s.signal != 0).map(|s| Warning {
@@ -88,9 +94,10 @@ impl<'a> Supervision<'a> {
             status: None,
             timetable: Timetable::new(launch.end_at, warning, unkillable_ms),
             started: Instant::now(),
-            resident_peak: 0,
+            meter: Meter::new(before),
+            suspended: false,
         };
-        Self { launch, containment, control: Some(control), slice }
+        Self { launch, containment, control, slice }
     }
 
     /// Runs until no process of the slice is left, or what is left cannot be killed.
@@ -105,26 +112,23 @@ impl<'a> Supervision<'a> {
         }
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let children = SignalFd::with_flags(&mask, flags)?;
-        let mut control = self.control.take().expect("given at the start");
         loop {
             self.slice.reap();
             self.slice.follow_deadlines();
             if self.slice.is_over() {
                 return Ok(self.outcome());
             }
-            self.slice.wait(&children, &control)?;
+            self.slice.wait(&children, self.control)?;
             while let Ok(Some(_)) = children.read_signal() {}
             self.slice.hear_news();
-            control.serve(|request| self.slice.answer(request));
+            self.control.serve(|request| self.slice.answer(request));
         }
     }
 
     fn outcome(mut self) -> Outcome {
         self.slice.hear_all_news();
-        let oom_kills = match self.containment {
-            Containment::Group(group) => group.oom_kills().unwrap_or(0),
-            Containment::Descent => 0,
-        };
+        let (usage, counted) = self.slice.meter.end(self.containment);
+        let oom_kills = counted.oom_kills.saturating_sub(self.slice.meter.oom_kills_before());
         if oom_kills > 0 {
             self.slice.say(&lines::oom(self.launch.job, oom_kills));
         }
@@ -133,13 +137,18 @@ impl<'a> Supervision<'a> {
             _ => 0,
         };
         let killed = ExitStatus { code: 0, signal: Signal::SIGKILL as u32 };
+        let undisturbed = self.slice.timetable.course() == Course::Running
+            && !self.slice.suspended
+            && oom_kills == 0
+            && self.slice.refusal.is_none();
         Outcome {
             status: self.slice.status.unwrap_or(killed),
             stopped: self.slice.timetable.cause(),
             oom_kills,
             unkillable: u32::try_from(left).unwrap_or(u32::MAX),
-            usage: self.slice.usage(),
+            usage,
             refusal: self.slice.refusal,
+            undisturbed: undisturbed.then_some(counted),
         }
     }
 }
@@ -173,14 +182,10 @@ impl Slice<'_> {
     /// Collects every ended child: the batch process, and orphans that came to the subreaper.
     fn reap(&mut self) {
         loop {
-            let mut raw = 0;
-            // SAFETY: `raw` is live. nix's own call loses an end by a signal it has no name for.
-            match unsafe { libc::waitpid(-1, &mut raw, libc::WNOHANG) } {
-                0 => return,
-                -1 if Errno::last() == Errno::EINTR => {}
-                -1 => return,
-                pid if pid == self.batch.pid.as_raw() => self.status = Some(status_of(raw)),
-                _ => {}
+            let Some((pid, raw, used)) = usage::wait() else { return };
+            self.meter.add(&used);
+            if pid == self.batch.pid.as_raw() {
+                self.status = Some(status_of(raw));
             }
         }
     }
@@ -288,6 +293,7 @@ impl Slice<'_> {
     fn suspend(&mut self, suspended: bool) -> Result<(), muster_cgroup::Error> {
         match suspended {
             true if self.timetable.course() == Course::Running => {
+                self.suspended = true;
                 self.containment.freeze()?;
                 self.timetable.suspend(self.now());
             }
@@ -301,6 +307,10 @@ impl Slice<'_> {
     }
 
     fn answer(&mut self, request: ShimRequest) -> ShimReply {
+        let (job, attempt) = (self.launch.job, self.launch.attempt);
+        if request.job != 0 && (request.job, request.attempt) != (job, attempt) {
+            return refusal_of(&request);
+        }
         let done = match request.kind {
             Some(Kind::Status(_)) => Ok(()),
             Some(Kind::Stop(stop)) => self.stop(stop.cause(), stop.kill_wait_seconds),
@@ -321,25 +331,15 @@ impl Slice<'_> {
             batch_pid: self.batch.pid.as_raw().cast_unsigned(),
             suspended: self.timetable.is_suspended(),
             pids: self.containment.procs().map_or(0, |p| u32::try_from(p.len()).unwrap_or(0)),
-            usage: Some(self.usage()),
+            usage: Some(self.meter.now(self.containment)),
         }
     }
+}
 
-    /// CPU time by the group where it counts, else of the children that have ended. The peak of
-    /// memory is the larger of the group's, as far as anybody looked, and the largest process's.
-    fn usage(&mut self) -> Usage {
-        let mut usage = usage_of_children();
-        if let Containment::Group(group) = self.containment
-            && let Ok(Some(counted)) = group.usage()
-        {
-            let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-            usage.user_cpu_ms = ms(counted.user);
-            usage.system_cpu_ms = ms(counted.system);
-            self.resident_peak = self.resident_peak.max(counted.resident_bytes);
-            usage.max_rss_kib = usage.max_rss_kib.max(self.resident_peak / 1024);
-        }
-        usage
-    }
+/// The answer for a slice that this shim does not serve any more.
+pub(crate) fn refusal_of(request: &ShimRequest) -> ShimReply {
+    let error = format!("slice {}.{} has ended", request.job, request.attempt);
+    ShimReply { error, ..ShimReply::default() }
 }
 
 fn status_of(raw: libc::c_int) -> ExitStatus {

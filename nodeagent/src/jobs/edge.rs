@@ -14,7 +14,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Input;
+use super::gpus;
 use super::job::{End, Event, Key};
+use super::series::Series;
 use super::spool;
 use crate::clock::now_ms;
 use crate::prolog::{self, Stage};
@@ -83,6 +85,7 @@ pub struct Edge {
     pub patience: Patience,
     pub sample_every: Duration,
     pub slots: Arc<Semaphore>,
+    pub series: Series,
     /// A round of looking after shims is under way.
     pub looking: AtomicBool,
 }
@@ -190,8 +193,12 @@ impl Edge {
         launch.kill_wait_seconds = seconds(patience.kill_wait);
         launch.unkillable_seconds = seconds(patience.unkillable);
         launch.limits = Some(self.limits(&launch));
+        if self.binding.devices.is_some() {
+            launch.environment = gpus::numbered_within(&launch.environment).into();
+        }
         let batch = launch.batch;
-        dir.write_launch(&launch).map_err(|fault| {
+        let like = self.series.begin(key, &launch, &dir);
+        dir.write_launch_beside(&launch, like.as_ref()).map_err(|fault| {
             // Half an entry is none: the disk that refused it may take nothing at all.
             let _ = dir.remove();
             chain(&fault)
@@ -237,7 +244,7 @@ impl Edge {
     fn launch_now(&self, key: Key, batch: bool) -> Result<Option<i64>, String> {
         let dir = self.dir(key);
         if batch {
-            let launched = self.launcher.launch(&dir);
+            let launched = self.launcher.launch_in_series(&dir, &self.series.take(key));
             return launched.map(|_| None).map_err(|fault| chain(&fault));
         }
         let started_at = now_ms();
@@ -280,7 +287,7 @@ impl Edge {
     ) -> Option<Event> {
         let begun = Instant::now();
         let mut told = false;
-        loop {
+        while !self.is_clean(key, &end) {
             let (edge, of) = (self.clone(), end.clone());
             let reason = match self.blocking(move || edge.sweep(key, &of)).await {
                 Ok(0) => break,
@@ -299,14 +306,19 @@ impl Edge {
         Some(Event::Cleaned { epilog_fault })
     }
 
+    /// A shim that wrote the end has ended everything first and takes its leave by itself. A look
+    /// at control groups waits for no disk.
+    fn is_clean(&self, key: Key, end: &End) -> bool {
+        let ended = matches!(end, End::Finished { exit: Some(e), .. } if e.unkillable == 0);
+        ended && matches!(self.cgroups.open(&key.to_string()), Ok(None))
+    }
+
     /// One round of killing; how many processes are left.
     fn sweep(&self, key: Key, end: &End) -> Result<usize, String> {
         let dir = self.dir(key);
         let group = self.cgroups.open(&key.to_string()).map_err(|fault| chain(&fault))?;
         let Some(group) = group else {
-            // A shim that wrote the end has ended everything first and takes its leave by itself.
-            let clean = matches!(end, End::Finished { exit: Some(e), .. } if e.unkillable == 0);
-            return if clean {
+            return if self.is_clean(key, end) {
                 Ok(0)
             } else {
                 muster_shim::sweep(&dir, &self.cgroups).map_err(|fault| chain(&fault))
@@ -367,6 +379,7 @@ impl Edge {
 
     /// Removes a slice from the spool.
     pub(super) fn forget(&self, key: Key) {
+        self.series.take(key);
         if let Err(fault) = self.dir(key).remove() {
             tracing::warn!(slice = %key, "forget it: {}", chain(&fault));
         }

@@ -7,15 +7,18 @@
 //!
 //! - `job`, `reconcile`: what follows from what, without touching anything
 //! - `edge`: the touching: spool, groups, scripts, shims; `tell`: requests to one shim, in order
+//! - `series`: what the tasks of one array share
 //! - `look`: shims watched for an end that nobody told, and their usage
 //! - `adopt`: what an agent finds of its predecessor's slices
 //! - `spool`: the agent's own files beside the shim's records
 
 pub mod adopt;
 pub mod edge;
+mod gpus;
 pub mod job;
 mod look;
 pub mod reconcile;
+pub mod series;
 pub mod spool;
 mod tell;
 

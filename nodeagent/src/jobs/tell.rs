@@ -53,7 +53,7 @@ async fn say(dir: &SliceDir, word: Word) {
         match said.expect("a request does not panic") {
             Ok(()) => return,
             // The end that was written meanwhile is all that could be wished for.
-            Err(_) if dir.exit_path().exists() => return,
+            Err(_) if matches!(dir.read_exit(), Ok(Some(_))) => return,
             Err(fault @ ClientError::Refused { .. }) => {
                 tracing::warn!("{word:?}: {fault}");
                 return;

@@ -112,7 +112,10 @@ async fn a_job_that_ends_without_an_agent_is_found_by_the_next() {
     appears(&cluster.path("began")).await;
     cluster.kill();
     std::fs::write(cluster.path("go"), "").unwrap();
-    appears(&cluster.path("spool/n1/jobs/1.1/exit.pb")).await;
+    let dir = muster_shim::SliceDir::of(&cluster.path("spool/n1"), 1, 1);
+    while dir.read_exit().unwrap().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     let hello = cluster.start().await;
     let phase = match slice(&hello, 1).unwrap().phase.clone().unwrap() {
         Phase::Stopping(_) => cluster.end(1).await,

@@ -18,6 +18,8 @@ use crate::show::job::Shown;
 const BATCH: usize = 1000;
 /// Ends come in bursts: a moment's wait lets one transaction carry many.
 const GATHER: Duration = Duration::from_millis(50);
+/// How often one who waits for rows looks whether they are written.
+const GLANCE: Duration = Duration::from_millis(10);
 /// After a failure of the database.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,16 @@ impl Recorder {
     #[must_use]
     pub fn waits_for(&self, job: JobId) -> bool {
         self.open().range((job, Attempt(0))..=(job, Attempt(u32::MAX))).next().is_some()
+    }
+
+    /// Waits until everything that is open now is written, `patience` at most: who asks for every
+    /// attempt should find those that ended a moment ago.
+    pub async fn settle(&self, patience: Duration) {
+        let open = self.open().clone();
+        let given_up = tokio::time::Instant::now() + patience;
+        while !self.open().is_disjoint(&open) && tokio::time::Instant::now() < given_up {
+            tokio::time::sleep(GLANCE).await;
+        }
     }
 
     /// Attempts to be written.

@@ -285,7 +285,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for text in ["", "5-1", "x", "1-", "0-99999999", "1:0", "1-3:0", "1%0", "1%", "-1", "1,,2"] {
+        for text in ["", "5-1", "x", "1-", "0-99999999", "1:0", "1-3:0", "1%0", "1%", "-1", "1,,2"]
+        {
             assert!(ArraySpec::parse(text, 1001).is_err(), "{text}");
         }
     }

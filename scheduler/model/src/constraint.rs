@@ -55,7 +55,9 @@ impl Constraint {
                 plain.iter().all(|p| p.admits(has)) && counted.iter().any(|p| p.admits(has))
             }
             Constraint::And(parts) => parts.iter().all(|p| p.admits(has)),
-            Constraint::Or(parts) | Constraint::SameOf(parts) => parts.iter().any(|p| p.admits(has)),
+            Constraint::Or(parts) | Constraint::SameOf(parts) => {
+                parts.iter().any(|p| p.admits(has))
+            }
             Constraint::Count(inner, _) => inner.admits(has),
         }
     }
@@ -128,7 +130,9 @@ impl Parser<'_> {
                 other => other,
             });
         }
-        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '=' | ':' | '/' | '+');
+        let name = |c: char| {
+            c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '=' | ':' | '/' | '+')
+        };
         let end = self.rest.find(|c| !name(c)).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(self.bad("a feature name is missing"));

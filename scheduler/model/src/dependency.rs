@@ -162,7 +162,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for text in ["foo", "foo:1", "afterok", "afterok:x", "afterok:0", "afterok:1,afterany:2?afterok:3", "afterok:1+2", ""] {
+        for text in [
+            "foo",
+            "foo:1",
+            "afterok",
+            "afterok:x",
+            "afterok:0",
+            "afterok:1,afterany:2?afterok:3",
+            "afterok:1+2",
+            "",
+        ] {
             assert!(Dependency::parse(text).is_err(), "{text}");
         }
     }

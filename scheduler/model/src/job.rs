@@ -165,10 +165,14 @@ pub enum Outcome {
     Completed,
     Failed(ExitStatus),
     /// By whom.
-    Cancelled { by: Uid },
+    Cancelled {
+        by: Uid,
+    },
     Timeout,
     OutOfMemory,
-    NodeFail { node: Box<str> },
+    NodeFail {
+        node: Box<str>,
+    },
     Deadline,
     Preempted,
     /// It could not be launched, after all retries.

@@ -38,5 +38,7 @@ pub use job::{
 pub use node::{Inventory, NodeConfig, NodeHealth};
 pub use partition::{Partition, PartitionState};
 pub use reason::Reason;
-pub use resources::{Capacity, CpuSet, GresKind, GresMask, GresRequest, GresScope, Placement, Slice};
+pub use resources::{
+    Capacity, CpuSet, GresKind, GresMask, GresRequest, GresScope, Placement, Slice,
+};
 pub use time::{Minutes, TimeLimit, Timestamp};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -26,6 +27,8 @@ use crate::show::history;
 use crate::show::job::{self, Line, Shown};
 
 type Out = mpsc::Sender<Result<v1::HistoryPage, Status>>;
+/// A database that takes longer than this to write a row is not waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A row's place: job and, of the rest of an array, its tasks.
 type Key = (u32, String);
 
@@ -53,6 +56,10 @@ pub async fn list(
         Err(unknown) if unknown.code() == tonic::Code::NotFound => Vec::new(),
         Err(fault) => return Err(fault),
     };
+    if wire.duplicates {
+        // The state shows one attempt of a job; earlier ones are in the database alone.
+        controller.recorder.settle(PATIENCE).await;
+    }
     let (out, pages) = mpsc::channel(PAGES_AHEAD);
     tokio::spawn(async move {
         if let Err(fault) = send_all(&controller, spans, filter, query, &out).await {
@@ -125,7 +132,7 @@ async fn send_all(
             }
             let key: Key = (job.id, job.array_tasks.clone());
             let newer = live.get(&key).and_then(|row: &v1::HistoryRow| row.job.as_ref());
-            match newer.map(|live| live.attempt > job.attempt) {
+            match newer.map(|live| is_newer(live, job)) {
                 Some(true) if !query.duplicates => continue,
                 Some(false) => _ = live.remove(&key),
                 Some(true) | None => {}
@@ -143,6 +150,13 @@ async fn send_all(
         send(out, some.to_vec()).await?;
     }
     Ok(())
+}
+
+/// Whether what lives came after a row: a job that waits again still bears the number of the
+/// attempt that the row is about.
+fn is_newer(live: &v1::Job, row: &v1::Job) -> bool {
+    let waits = live.state == v1::JobState::Pending as i32;
+    live.attempt > row.attempt || waits && live.attempt == row.attempt
 }
 
 /// Rows of jobs that have not ended, or whose end is not written yet.
