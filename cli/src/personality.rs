@@ -1,4 +1,4 @@
-//! Which name runs which command. The name is argv[0]'s last part, exactly, or the word after
+//! Which name runs which command. The name is `argv[0]`'s last part, exactly, or the word after
 //! `muster`.
 
 /// A command: its words (without the name), its exit code.

@@ -15,7 +15,7 @@ pub mod token;
 
 /// The client API.
 pub mod v1 {
-    #![allow(clippy::large_enum_variant, unreachable_pub)]
+    #![allow(clippy::large_enum_variant, unreachable_pub, rustdoc::all)]
     tonic::include_proto!("muster.v1");
 }
 
@@ -23,7 +23,7 @@ pub mod v1 {
 pub mod agent {
     /// Version 1.
     pub mod v1 {
-        #![allow(clippy::large_enum_variant, unreachable_pub)]
+        #![allow(clippy::large_enum_variant, unreachable_pub, rustdoc::all)]
         tonic::include_proto!("muster.agent.v1");
     }
 }
@@ -32,7 +32,7 @@ pub mod agent {
 pub mod shim {
     /// Version 1.
     pub mod v1 {
-        #![allow(clippy::large_enum_variant, unreachable_pub)]
+        #![allow(clippy::large_enum_variant, unreachable_pub, rustdoc::all)]
         tonic::include_proto!("muster.shim.v1");
     }
 }
@@ -41,7 +41,7 @@ pub mod shim {
 pub mod store {
     /// Version 1.
     pub mod v1 {
-        #![allow(clippy::large_enum_variant, unreachable_pub)]
+        #![allow(clippy::large_enum_variant, unreachable_pub, rustdoc::all)]
         tonic::include_proto!("muster.store.v1");
     }
 }

@@ -1,8 +1,8 @@
 //! What users ask: `squeue`, `sinfo`, `sacct`, `sstat`, `seff`.
 //!
-//! Each command reads its options, asks a [`source::Source`] for wire messages and renders them
+//! Each command reads its options, asks a `source::Source` for wire messages and renders them
 //! to text. The clock, the time zone, the caller and the environment come in as
-//! [`surroundings::Surroundings`], so a command is a function of its inputs and tests need no
+//! `surroundings::Surroundings`, so a command is a function of its inputs and tests need no
 //! controller.
 //!
 //! - `source`: where the messages come from
