@@ -152,11 +152,12 @@ async fn send_all(
     Ok(())
 }
 
-/// Whether what lives came after a row: a job that waits again still bears the number of the
-/// attempt that the row is about.
+/// Whether what lives came after a row. A job that was put back still bears the number of the
+/// attempt that the row is about, and one that was alive when the state was asked may have been
+/// put back since: the row tells of an attempt, not of the job's end.
 fn is_newer(live: &v1::Job, row: &v1::Job) -> bool {
-    let waits = live.state == v1::JobState::Pending as i32;
-    live.attempt > row.attempt || waits && live.attempt == row.attempt
+    let lives = live.state <= v1::JobState::Completing as i32;
+    live.attempt > row.attempt || lives && live.attempt == row.attempt
 }
 
 /// Rows of jobs that have not ended, or whose end is not written yet.
