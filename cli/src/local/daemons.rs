@@ -108,20 +108,20 @@ pub(super) fn stop(layout: &Layout, daemons: &[Daemon]) -> usize {
         }
     };
     let any = || daemons.iter().any(|daemon| running(layout, daemon).is_some());
-    let count = daemons.iter().filter(|daemon| running(layout, daemon).is_some()).count();
+    let pids: Vec<Pid> = daemons.iter().filter_map(|daemon| running(layout, daemon)).collect();
     signal_all(Signal::SIGTERM);
     let deadline = Instant::now() + GRACE;
     while any() && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
     }
     signal_all(Signal::SIGKILL);
-    while any() {
+    while !pids.iter().all(|pid| gone(*pid)) {
         std::thread::sleep(PAUSE);
     }
     for daemon in daemons {
         let _ = fs::remove_file(layout.pid_file(daemon.name()));
     }
-    count
+    pids.len()
 }
 
 /// Kills a daemon without warning, as a crash would.
@@ -129,10 +129,19 @@ pub(super) fn crash(layout: &Layout, daemon: &Daemon) -> anyhow::Result<()> {
     let pid = running(layout, daemon)
         .with_context(|| format!("the {} does not run: it cannot be killed", daemon.name()))?;
     kill(pid, Signal::SIGKILL).with_context(|| format!("kill the {}", daemon.name()))?;
-    while running(layout, daemon).is_some() {
+    while !gone(pid) {
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// Whether nothing of a process is left that could hold a file or a lock. Its command line is empty
+/// long before that: the kernel takes the memory first and closes files after.
+fn gone(pid: Pid) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    zombie && threads <= 1
 }
 
 /// The last lines of a daemon's log, for a message about its end.

@@ -32,8 +32,10 @@ const CACHE_BYTES: u64 = 8 << 20;
 const FORGET_KEYS_PER_COMMIT: usize = 64;
 /// An install syncs after so many bytes, to bound the memory of one batch.
 const INSTALL_BATCH_BYTES: usize = 4 << 20;
-/// sled lets go of its file a moment after it is dropped; our own lock file has spoken already.
-const LOCK_TRIES: u32 = 50;
+/// A lock is asked for so often, [`LOCK_PAUSE`] apart, for two seconds in all: a process that was killed lets
+/// go of its files a moment after it seems gone, and sled of its own a moment after it is dropped.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const VERSION_KEY: &[u8] = b"v";
 
@@ -185,11 +187,14 @@ fn lock(dir: &Path) -> Result<File, LogError> {
     let path = dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| io_error("could not make", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogError::Locked { path: dir.display().to_string() }),
-        Err(TryLockError::Error(e)) => Err(io_error("could not lock", &path, e)),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(e)) => return Err(io_error("could not lock", &path, e)),
+        }
     }
+    Err(LogError::Locked { path: dir.display().to_string() })
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, LogError> {
@@ -197,7 +202,7 @@ fn open_sled(path: &Path) -> Result<sled::Db, LogError> {
     let held = |e: &sled::Error| matches!(e, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"));
     for _ in 1..LOCK_TRIES {
         match config.open() {
-            Err(e) if held(&e) => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) if held(&e) => std::thread::sleep(LOCK_PAUSE),
             other => return other.map_err(|e| sled_error("could not open", path, e)),
         }
     }
