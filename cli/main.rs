@@ -45,6 +45,9 @@ fn muster(args: &[String]) -> i32 {
         print!("{}", usage());
         return muster_cli::exit::FAILED;
     };
+    if let ("bench", Some("pass")) = (word.as_str(), rest.first().map(String::as_str)) {
+        return muster_sim::passes::main(&rest[1..]);
+    }
     if let Some(command) = personality::slurm(word).or_else(|| personality::ours(word)) {
         return (command.main)(rest);
     }
@@ -79,7 +82,7 @@ fn usage() -> String {
         list(personality::OURS),
         line("controller", "the controller: --config FILE"),
         line("agent", "a node's agent: --config FILE --node NODE"),
-        line("sim", "fuzz the scheduler on simulated clusters"),
+        line("sim", "replay traces, compare policies, fuzz the scheduler on simulated clusters"),
     )
 }
 

@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "muster/v1/submit.proto",
         "muster/v1/query.proto",
         "muster/v1/admin.proto",
+        "muster/v1/step.proto",
         "muster/agent/v1/session.proto",
         "muster/shim/v1/shim.proto",
         "muster/store/v1/record.proto",

@@ -10,13 +10,21 @@ mod harness;
 mod crashes;
 #[path = "e2e/disks.rs"]
 mod disks;
+#[path = "e2e/gpus.rs"]
+mod gpus;
 #[path = "e2e/jobs.rs"]
 mod jobs;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/reservations.rs"]
+mod reservations;
 #[path = "e2e/security.rs"]
 mod security;
+#[path = "e2e/steps.rs"]
+mod steps;
 #[path = "e2e/volume.rs"]
 mod volume;
+#[path = "e2e/why.rs"]
+mod why;

@@ -9,6 +9,7 @@
 //! - `exit`: exit codes and how errors are said
 //! - `getopt`: option tables and the getopt_long grammar (abbreviations, bundles)
 //! - `submit`: `sbatch`
+//! - `step`: `srun`, `salloc`, `sattach`, `sbcast`
 //! - `verbs`: `scancel`, `scontrol`, `muster why`, completions
 //! - `query`: `squeue`, `sinfo`, `sacct`, `sstat` and their formats
 //! - `local`: a cluster on this machine (`muster up`, `down`, `env`, `links`, `demo`)
@@ -21,5 +22,6 @@ pub mod getopt;
 pub mod local;
 pub mod personality;
 pub mod query;
+pub mod step;
 pub mod submit;
 pub mod verbs;

@@ -15,7 +15,10 @@ pub struct Personality {
 /// Slurm's names; `muster links` makes one link for each.
 pub const SLURM: &[Personality] = &[
     Personality { name: "sacct", main: crate::query::sacct, about: "jobs past and present" },
+    Personality { name: "salloc", main: crate::step::salloc, about: "an allocation for a command" },
+    Personality { name: "sattach", main: crate::step::sattach, about: "look at a running step" },
     Personality { name: "sbatch", main: crate::submit::sbatch, about: "submit a batch script" },
+    Personality { name: "sbcast", main: crate::step::sbcast, about: "a file for a job's nodes" },
     Personality { name: "scancel", main: crate::verbs::scancel, about: "cancel or signal jobs" },
     Personality {
         name: "scontrol",
@@ -25,6 +28,7 @@ pub const SLURM: &[Personality] = &[
     Personality { name: "seff", main: crate::query::seff, about: "how well a job used its share" },
     Personality { name: "sinfo", main: crate::query::sinfo, about: "nodes and partitions" },
     Personality { name: "squeue", main: crate::query::squeue, about: "the queue" },
+    Personality { name: "srun", main: crate::step::srun, about: "run tasks in a job" },
     Personality { name: "sstat", main: crate::query::sstat, about: "what running jobs use" },
 ];
 
@@ -39,7 +43,13 @@ pub const OURS: &[Personality] = &[
         main: crate::local::demo,
         about: "see it all work, in one command",
     },
+    Personality { name: "gpu", main: crate::query::gpu, about: "every GPU: job, use, health" },
     Personality { name: "bench", main: crate::bench::bench, about: "measure it" },
+    Personality {
+        name: "topology",
+        main: crate::verbs::topology,
+        about: "the network between the nodes",
+    },
     Personality { name: "why", main: crate::verbs::why, about: "why a job waits" },
     Personality {
         name: "completions",

@@ -11,23 +11,27 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use muster_cgroup::{Cgroups, DEFAULT_ROOT, DeviceRules, Mode};
-use muster_config::{CgroupMode, Config};
+use muster_config::{CgroupMode, Config, GpuNumbering};
 use muster_model::NodeConfig;
 use muster_proto::agent::v1::Hello;
 use muster_proto::token::{ClusterKey, TokenError};
-use muster_shim::{Launcher, LauncherConfig, SliceDir};
+use muster_shim::{Launcher, LauncherConfig, SliceDir, StepLauncher};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixDatagram;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
+use crate::health::Gpus;
+use crate::inventory::gpu::Driver;
 use crate::inventory::{self, Host, Roots};
 use crate::jobs::edge::{Binding, Edge, PARALLEL, Patience, chain};
+use crate::jobs::gpus::mask_of;
 use crate::jobs::series::Series;
 use crate::jobs::{INPUTS, Input, Jobs, adopt};
 use crate::session::dial::Target;
 use crate::session::{self, Session};
+use crate::steps::Steps;
 use crate::tokens::{self, Tokens};
 use crate::tree;
 
@@ -148,9 +152,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     make_folder(&spool)?;
     SliceDir::prepare_spool(&spool)?;
     let _lock = lock(&spool)?;
-    let host = Host::look(&Roots::default());
-    let (edge, limits) = edge(&options, &config, &node, &host, key.clone())?;
+    let driver = Driver::load(&config.nvml_library(&options.node));
+    let host = Host::look(&Roots::default(), &driver);
+    let gpus = Gpus::new(&driver, host.gpus.assigned(&node).0);
+    let (edge, limits, step_launcher) = edge(&options, &config, &node, &host, key.clone(), gpus)?;
     let edge = Arc::new(edge);
+    let steps = Steps::new(edge.clone(), step_launcher);
     let notices = notices(&spool)?;
     let held = {
         let edge = edge.clone();
@@ -170,6 +177,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             key: key.clone(),
             started_at,
         },
+        steps.clone(),
     );
     tokio::spawn(async move {
         if let Err(fault) = serve.await {
@@ -186,8 +194,16 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     };
     let session = Session { target, key, hello, roots: Roots::default() };
     tokio::spawn(session::run(session, inputs.clone()));
+    for (slice, _) in held.iter() {
+        if let Ok(Some(launch)) = edge.dir(slice).read_launch() {
+            edge.gpus.hold(slice, mask_of(&launch.gres));
+        }
+    }
+    let look_every = Duration::from_secs(config.agent.gpu_check_seconds.into());
+    edge.gpus.watch(look_every, inputs.clone());
     let parent = edge.cgroup_parent.clone();
-    let jobs = tokio::spawn(Jobs::new(edge, held, inputs).run(taken, stop.clone()));
+    let jobs =
+        tokio::spawn(Jobs::new(edge, held, inputs).with_steps(steps).run(taken, stop.clone()));
     tracing::info!(node = %options.node, spool = %spool.display(), "the agent is up");
     // Without systemd nobody waits for this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -252,14 +268,15 @@ fn lock(spool: &Path) -> Result<Flock<File>, StartError> {
         .map_err(|(_, _)| StartError::Running(path.clone()))
 }
 
-/// The outside, and what it cannot enforce.
+/// The outside, what it cannot enforce, and what starts steps.
 fn edge(
     options: &Options,
     config: &Config,
     node: &NodeConfig,
     host: &Host,
     key: Option<ClusterKey>,
-) -> Result<(Edge, Vec<String>), StartError> {
+    gpus: Gpus,
+) -> Result<(Edge, Vec<String>, StepLauncher), StartError> {
     let uid = nix::unistd::geteuid().as_raw();
     let root = Path::new(DEFAULT_ROOT);
     let spool = config.spool_dir(&options.node);
@@ -277,19 +294,24 @@ fn edge(
     if amd {
         limits.push("devices of AMD GPUs are not confined".into());
     }
-    let has_gpus = host.gpu_devices > 0 || node.capacity.gres.keys().any(|k| &*k.name == "gpu");
+    let has_gpus = host.gpu_devices > 0
+        || !gpus.units().is_empty()
+        || node.capacity.gres.keys().any(|k| &*k.name == "gpu");
     let hold = has_gpus && !amd && cgroups.can_limit_devices();
     let binding = Binding {
         cpus: inventory::cpus_exist(host, node),
         devices: hold.then(DeviceRules::of_this_machine).transpose()?,
+        caps_major: hold.then(muster_cgroup::mig_caps_major).flatten(),
+        by_uuid: config.agent.gpu_numbering == GpuNumbering::Uuid,
     };
-    let launcher = Launcher::start(LauncherConfig {
+    let launching = LauncherConfig {
         exe: options.exe.clone(),
         spool: spool.clone(),
         cgroup: mode,
         cgroup_root: root.to_owned(),
         cgroup_parent: parent.clone(),
-    })?;
+    };
+    let launcher = Launcher::start(launching.clone())?;
     let seconds = |n: u32| Duration::from_secs(n.into());
     let edge = Edge {
         node: options.node.clone(),
@@ -312,9 +334,10 @@ fn edge(
         sample_every: seconds(config.scheduler.sample_seconds),
         slots: Arc::new(Semaphore::new(PARALLEL)),
         series: Series::default(),
+        gpus,
         looking: AtomicBool::new(false),
     };
-    Ok((edge, limits))
+    Ok((edge, limits, StepLauncher::new(launching)))
 }
 
 /// What this agent cannot hold jobs to, whatever the host has.

@@ -10,10 +10,11 @@ use futures::Stream;
 use muster_proto::token::ClusterKey;
 use muster_proto::v1::query_server::{Query, QueryServer};
 use muster_proto::v1::{
-    GetScriptReply, GetScriptRequest, HistoryPage, HistoryRequest, IssueTokenReply,
+    GetScriptReply, GetScriptRequest, GpuPage, HistoryPage, HistoryRequest, IssueTokenReply,
     IssueTokenRequest, JobPage, ListJobsRequest, ListNodesRequest, ListPartitionsRequest,
-    ListUsageRequest, NodePage, PartitionPage, PingReply, PingRequest, ShowConfigReply,
-    ShowConfigRequest, UsagePage, WatchEvent, WatchRequest,
+    ListReservationsRequest, ListUsageRequest, NodePage, PartitionPage, PingReply, PingRequest,
+    ReservationPage, ShowConfigReply, ShowConfigRequest, ShowTopologyReply, ShowTopologyRequest,
+    UsagePage, WatchEvent, WatchRequest,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -53,9 +54,14 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
 ///
 /// # Errors
 /// When the listener breaks.
-pub async fn serve(listener: UnixListener, tokens: Tokens) -> Result<(), tonic::transport::Error> {
+pub async fn serve(
+    listener: UnixListener,
+    tokens: Tokens,
+    steps: crate::steps::Steps,
+) -> Result<(), tonic::transport::Error> {
     tonic::transport::Server::builder()
         .add_service(QueryServer::new(tokens))
+        .add_service(steps.server())
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await
 }
@@ -81,6 +87,7 @@ fn elsewhere<T>() -> Result<Response<T>, Status> {
 impl Query for Tokens {
     type ListJobsStream = Pages<JobPage>;
     type ListNodesStream = Pages<NodePage>;
+    type ListGpusStream = Pages<GpuPage>;
     type ListHistoryStream = Pages<HistoryPage>;
     type ListUsageStream = Pages<UsagePage>;
     type WatchStream = Pages<WatchEvent>;
@@ -135,6 +142,34 @@ impl Query for Tokens {
         elsewhere()
     }
 
+    async fn list_reservations(
+        &self,
+        _: Request<ListReservationsRequest>,
+    ) -> Result<Response<ReservationPage>, Status> {
+        elsewhere()
+    }
+
+    async fn list_gpus(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<Self::ListGpusStream>, Status> {
+        elsewhere()
+    }
+
+    async fn show_topology(
+        &self,
+        _: Request<ShowTopologyRequest>,
+    ) -> Result<Response<ShowTopologyReply>, Status> {
+        elsewhere()
+    }
+
+    async fn why(
+        &self,
+        _: Request<muster_proto::v1::WhyRequest>,
+    ) -> Result<Response<muster_proto::v1::WhyReply>, Status> {
+        elsewhere()
+    }
+
     async fn list_history(
         &self,
         _: Request<HistoryRequest>,
@@ -160,6 +195,13 @@ impl Query for Tokens {
         &self,
         _: Request<ShowConfigRequest>,
     ) -> Result<Response<ShowConfigReply>, Status> {
+        elsewhere()
+    }
+
+    async fn list_steps(
+        &self,
+        _: Request<muster_proto::v1::StepsRequest>,
+    ) -> Result<Response<muster_proto::v1::ListStepsReply>, Status> {
         elsewhere()
     }
 

@@ -188,8 +188,15 @@ impl Cluster {
         command
             .args(&words[1..])
             .current_dir(self.work())
+            .env("PATH", self.path())
             .env("MUSTER_CONF", self.dir().join("muster.toml"));
         command
+    }
+
+    /// Where the commands are found by scripts: as `muster env` has it.
+    fn path(&self) -> String {
+        let own = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{own}", self.dir().join("bin").display())
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Said {

@@ -212,6 +212,8 @@ impl Layout {
              \n\
              [agent]\n\
              spool_dir = {spool}\n\
+             # GPUs are as declared: several nodes of this host would each find its own.\n\
+             nvml_library = \"none\"\n\
              \n\
              [[node]]\n\
              name = \"{names}\"\n\

@@ -12,9 +12,11 @@
 //! - `times`, `sizes`, `states`, `tres`, `shown`: how values are written
 //! - `pick`: lists of ids, users and states that narrow what is shown
 //! - `squeue`, `sinfo`, `sacct`, `sstat`, `seff`: the commands
+//! - `gpu`: every GPU of the cluster (`muster gpu`)
 //! - `json`: the documents of `--json`
 
 mod columns;
+mod gpu;
 pub(crate) mod json;
 pub(crate) mod layout;
 pub(crate) mod pick;
@@ -125,6 +127,12 @@ pub fn sstat(args: &[String]) -> i32 {
 #[must_use]
 pub fn seff(args: &[String]) -> i32 {
     run("seff", seff::command, args)
+}
+
+/// Every GPU of the cluster.
+#[must_use]
+pub fn gpu(args: &[String]) -> i32 {
+    run("muster gpu", gpu::command, args)
 }
 
 /// What is said of a cluster that is not this one.

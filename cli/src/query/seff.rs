@@ -121,6 +121,7 @@ fn usage(row: &HistoryRow, job: &Job) -> Usage {
         user_cpu_ms: sum.user_cpu_ms + u.user_cpu_ms,
         system_cpu_ms: sum.system_cpu_ms + u.system_cpu_ms,
         max_rss_kib: sum.max_rss_kib.max(u.max_rss_kib),
+        gpu: sum.gpu.or(u.gpu),
     })
 }
 

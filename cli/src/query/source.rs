@@ -17,8 +17,14 @@ pub(crate) trait Source {
     /// Nodes in the configured order.
     fn nodes(&mut self) -> Result<Vec<v1::Node>, CallError>;
 
+    /// GPUs of these nodes (a hostlist; empty: all).
+    fn gpus(&mut self, nodes: &str) -> Result<Vec<v1::Gpu>, CallError>;
+
     /// Partitions in the configured order.
     fn partitions(&mut self) -> Result<Vec<v1::Partition>, CallError>;
+
+    /// Reservations by name.
+    fn reservations(&mut self) -> Result<Vec<v1::Reservation>, CallError>;
 
     /// Attempts that `keep` wants.
     fn history(
@@ -29,6 +35,9 @@ pub(crate) trait Source {
 
     /// What running jobs use.
     fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError>;
+
+    /// Steps of running jobs, beside their scripts.
+    fn steps(&mut self, request: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError>;
 
     /// A job's script, or its environment.
     fn script(&mut self, request: &v1::GetScriptRequest) -> Result<Vec<u8>, CallError>;
@@ -86,10 +95,29 @@ impl Source for Live {
         })
     }
 
+    fn gpus(&mut self, nodes: &str) -> Result<Vec<v1::Gpu>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let request = v1::ListNodesRequest { nodes: nodes.to_owned() };
+            let mut pages = api.query.list_gpus(request).await?.into_inner();
+            let mut gpus = Vec::new();
+            while let Some(page) = pages.message().await? {
+                gpus.extend(page.gpus);
+            }
+            Ok(gpus)
+        })
+    }
+
     fn partitions(&mut self) -> Result<Vec<v1::Partition>, CallError> {
         self.client()?.call(async |mut api: Api| {
             let reply = api.query.list_partitions(v1::ListPartitionsRequest {}).await?;
             Ok(reply.into_inner().partitions)
+        })
+    }
+
+    fn reservations(&mut self) -> Result<Vec<v1::Reservation>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            let reply = api.query.list_reservations(v1::ListReservationsRequest {}).await?;
+            Ok(reply.into_inner().reservations)
         })
     }
 
@@ -116,6 +144,12 @@ impl Source for Live {
                 jobs.extend(page.jobs);
             }
             Ok(jobs)
+        })
+    }
+
+    fn steps(&mut self, request: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError> {
+        self.client()?.call(async |mut api: Api| {
+            Ok(api.query.list_steps(request.clone()).await?.into_inner().steps)
         })
     }
 

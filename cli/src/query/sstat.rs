@@ -8,7 +8,7 @@ use super::pick::Pick;
 use super::sizes::Units;
 use super::source::Source;
 use super::surroundings::Surroundings;
-use super::{Output, VERSION};
+use super::{Output, VERSION, tres};
 use crate::getopt::{self, Opt, Parsed, Spec, Takes, both, long};
 
 const PROGRAM: &str = "sstat";
@@ -82,7 +82,8 @@ fn node(job: &JobUsage) -> String {
 }
 
 fn used(job: &JobUsage, units: Units) -> String {
-    format!("cpu={},mem={}", cpu(job), rss(job, units))
+    let gpus = tres::of_gpus(&job.usage.unwrap_or_default());
+    format!("cpu={}{gpus},mem={}", cpu(job), rss(job, units))
 }
 
 const FIELDS: &[(&str, i32, Value)] = &[
@@ -93,8 +94,8 @@ const FIELDS: &[(&str, i32, Value)] = &[
     ("AvePages", 10, NONE),
     ("AveRSS", 10, |j, u| average(j, rss(j, u))),
     ("AveVMSize", 10, NONE),
-    ("ConsumedEnergy", 14, NONE),
-    ("ConsumedEnergyRaw", 17, NONE),
+    ("ConsumedEnergy", 14, |j, _| tres::energy(j.usage.as_ref())),
+    ("ConsumedEnergyRaw", 17, |j, _| tres::energy_joules(j.usage.as_ref())),
     ("JobID", -12, |j, _| format!("{}.batch", j.shown)),
     ("MaxDiskRead", 12, NONE),
     ("MaxDiskReadNode", 15, NONE),

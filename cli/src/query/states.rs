@@ -151,20 +151,30 @@ pub(crate) fn accounted(job: &Job) -> String {
 pub(crate) fn node(node: &Node, short: bool) -> String {
     let (long, compact) = node_words(node);
     let word = if short { compact } else { long };
-    let suffix = if node.not_responding { "*" } else { "" };
+    let suffix = match (node.not_responding, node.maintenance && word != "maint") {
+        (true, _) => "*",
+        (false, true) => "$",
+        (false, false) => "",
+    };
     format!("{word}{suffix}")
 }
 
 fn node_words(node: &Node) -> (&'static str, &'static str) {
     let base = node.base();
+    if base == NodeBase::Idle && !node.drain && !node.completing {
+        return match (node.maintenance, node.reservation.is_empty()) {
+            (true, _) => ("maint", "maint"),
+            (false, false) => ("reserved", "resv"),
+            (false, true) => ("idle", "idle"),
+        };
+    }
     match (base, node.drain) {
         (NodeBase::Down, false) => ("down", "down"),
         (NodeBase::Unknown, false) => ("unknown", "unk"),
         (NodeBase::Allocated | NodeBase::Mixed, true) => ("draining", "drng"),
         (_, true) if node.completing => ("draining", "drng"),
         (_, true) => ("drained", "drain"),
-        (NodeBase::Idle, false) if node.completing => ("completing", "comp"),
-        (NodeBase::Idle, false) => ("idle", "idle"),
+        (NodeBase::Idle, false) => ("completing", "comp"),
         (NodeBase::Mixed, false) => ("mixed", "mix"),
         (NodeBase::Allocated, false) if node.completing => ("allocated+", "alloc+"),
         (NodeBase::Allocated, false) => ("allocated", "alloc"),
@@ -183,6 +193,9 @@ pub(crate) fn node_flags(node: &Node) -> Vec<&'static str> {
     let mut flags = vec![base];
     flags.extend(node.drain.then_some("DRAIN"));
     flags.extend(node.completing.then_some("COMPLETING"));
+    flags.extend(node.maintenance.then_some("MAINTENANCE"));
+    let reserved = !node.reservation.is_empty() && !node.maintenance;
+    flags.extend(reserved.then_some("RESERVED"));
     flags.extend(node.not_responding.then_some("NOT_RESPONDING"));
     flags
 }
@@ -196,7 +209,8 @@ pub(crate) fn node_rank(node: &Node) -> u32 {
         NodeBase::Allocated => 3,
         NodeBase::Mixed => 5,
     };
-    base + u32::from(node.drain) * 16
+    base + u32::from(!node.reservation.is_empty()) * 8
+        + u32::from(node.drain) * 16
         + u32::from(node.completing) * 32
         + u32::from(node.not_responding) * 64
 }
@@ -254,6 +268,8 @@ pub(crate) fn node_is(node: &Node, word: &str) -> Option<bool> {
         "drain" => node.drain,
         "drained" => node.drain && !busy,
         "drng" | "draining" => node.drain && busy,
+        "maint" => node.maintenance,
+        "resv" | "reserved" => !node.reservation.is_empty() && !node.maintenance,
         "no_respond" => node.not_responding,
         "unk" | "unknown" => node.base() == NodeBase::Unknown,
         _ => false,
@@ -289,5 +305,23 @@ mod tests {
         check(NodeBase::Down, false, true, "down*", "down*");
         check(NodeBase::Allocated, false, false, "allocated", "alloc");
         check(NodeBase::Unknown, false, true, "unknown*", "unk*");
+    }
+
+    #[track_caller]
+    fn kept(base: NodeBase, maintenance: bool, word: &str, flags: &str) {
+        let reservation = "r".to_owned();
+        let shown = Node { base: base.into(), maintenance, reservation, ..Node::default() };
+        assert_eq!(
+            (node(&shown, true).as_str(), node_flags(&shown).join("+").as_str()),
+            (word, flags)
+        );
+    }
+
+    #[test]
+    fn a_kept_node_says_so() {
+        kept(NodeBase::Idle, true, "maint", "IDLE+MAINTENANCE");
+        kept(NodeBase::Idle, false, "resv", "IDLE+RESERVED");
+        kept(NodeBase::Mixed, true, "mix$", "MIXED+MAINTENANCE");
+        kept(NodeBase::Allocated, false, "alloc", "ALLOCATED+RESERVED");
     }
 }

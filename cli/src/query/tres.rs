@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_proto::v1::{GresCount, GresMask, GresRequest, GresScope, Job, Node};
+use muster_proto::v1::{GresCount, GresMask, GresRequest, GresScope, Job, Node, Usage};
 
 use super::sizes::Units;
 
@@ -155,6 +155,34 @@ pub(crate) fn indices(mask: u64) -> String {
         return "N/A".to_owned();
     }
     muster_model::resources::CpuSet::from_words(vec![mask]).to_string()
+}
+
+/// What was used of GPUs, in the order of the names: `,energy=..,gres/gpumem=..,gres/gpuutil=..`;
+/// nothing where nobody measured. Utilisation is per cent, averaged over the GPUs of a job.
+pub(crate) fn of_gpus(usage: &Usage) -> String {
+    let Some(gpu) = usage.gpu.filter(|gpu| gpu.seen_ms > 0) else { return String::new() };
+    let utilization = gpu.busy_ms * 100 / gpu.seen_ms;
+    let memory = gpu.memory_mib;
+    let energy = gpu.energy_mj / 1000;
+    format!(",energy={energy},gres/gpumem={memory}M,gres/gpuutil={utilization}")
+}
+
+/// Joules; empty where nobody measured.
+pub(crate) fn energy_joules(usage: Option<&Usage>) -> String {
+    let gpu = usage.and_then(|usage| usage.gpu);
+    gpu.map_or_else(String::new, |gpu| (gpu.energy_mj / 1000).to_string())
+}
+
+/// Joules with a unit: `1.50K`.
+pub(crate) fn energy(usage: Option<&Usage>) -> String {
+    let Some(gpu) = usage.and_then(|usage| usage.gpu) else { return String::new() };
+    let joules = gpu.energy_mj as f64 / 1000.0;
+    match joules {
+        j if j >= 1e9 => format!("{:.2}G", j / 1e9),
+        j if j >= 1e6 => format!("{:.2}M", j / 1e6),
+        j if j >= 1e3 => format!("{:.2}K", j / 1e3),
+        j => format!("{j:.0}"),
+    }
 }
 
 #[cfg(test)]

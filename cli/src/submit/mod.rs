@@ -9,6 +9,7 @@
 //! - `directives`: `#SBATCH` lines; `script`: finding and checking the script
 //! - `env`: `SBATCH_*` and the environment that travels with the job
 //! - `values`: the grammars of single options; `gpus`: GPUs and their many spellings
+//! - `topology`: how near the nodes are to each other, and how alone
 //! - `resolve`: settings to a job
 //! - `wait`: `--wait`; `test_only`: `--test-only`
 
@@ -20,6 +21,7 @@ pub mod options;
 pub mod resolve;
 pub mod script;
 mod test_only;
+pub mod topology;
 pub mod values;
 mod wait;
 
@@ -225,7 +227,7 @@ fn say_beforehand(submission: &Submission) {
 }
 
 /// The wire's form. The id is drawn once, so that a repeated call is known as such.
-fn request(submission: &Submission) -> v1::SubmitRequest {
+pub(crate) fn request(submission: &Submission) -> v1::SubmitRequest {
     let mut id = [0u8; 16];
     // Without randomness a clash is possible in theory only: pid and clock differ.
     if std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut id)).is_err() {
@@ -292,7 +294,7 @@ fn read_script(
 }
 
 /// Looks at this process, once.
-fn surroundings(words: &[String]) -> Surroundings {
+pub(crate) fn surroundings(words: &[String]) -> Surroundings {
     use std::os::unix::ffi::OsStringExt as _;
     let environment =
         std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();

@@ -11,6 +11,7 @@ use super::args::Settings;
 use super::gpus::{self, Sizes};
 use super::options::{self, Support};
 use super::script::Script;
+use super::topology;
 use super::values::{self, invalid};
 use super::{Fault, Manner, Submission, Surroundings, env};
 use crate::query::times;
@@ -181,6 +182,7 @@ fn request(
         Some("nomultithread") if !settings.has("threads-per-core") => Some(1),
         _ => counted(settings, "threads-per-core")?,
     };
+    let near = topology::wish(settings, around, (min_nodes, max_nodes))?;
     Ok(v1::Request {
         min_nodes,
         max_nodes,
@@ -195,10 +197,14 @@ fn request(
         constraint,
         required_nodes: required_nodes(settings, around)?,
         excluded_nodes: hosts(settings.value("exclude"), around)?,
-        exclusive: exclusive(settings)?,
+        exclusive: topology::exclusive(settings)?.0,
         contiguous: settings.has("contiguous"),
         threads_per_core: threads,
         sockets_per_node: counted(settings, "sockets-per-node")?,
+        max_switches: near.switches.map(|wish| wish.count),
+        switch_wait_seconds: near.switches.map_or(0, |wish| wish.max_wait_seconds),
+        segment: near.segment,
+        topology_alone: near.alone,
     })
 }
 
@@ -301,17 +307,6 @@ fn hosts_of_file(path: &str, around: &Surroundings) -> Result<Vec<String>, Fault
         .map_err(|e| Fault::Refused(format!("Unable to read node list file {path}: {e}")))?;
     let names: Vec<&str> = content.split_whitespace().collect();
     hosts(Some(&names.join(",")).filter(|list| !list.contains('/')).map(String::as_str), around)
-}
-
-fn exclusive(settings: &Settings) -> Result<bool, Fault> {
-    let Some(setting) = settings.get("exclusive") else { return Ok(false) };
-    match setting.value.as_deref() {
-        None => Ok(true),
-        Some(word @ ("user" | "mcs" | "topo")) => Err(Fault::Refused(format!(
-            "--exclusive={word} is not supported: nodes are shared by all jobs or held whole by one"
-        ))),
-        Some(_) => Err(invalid("exclusive")),
-    }
 }
 
 fn limit(settings: &Settings, id: &'static str) -> Result<Option<v1::TimeLimit>, Fault> {

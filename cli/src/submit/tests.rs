@@ -151,6 +151,33 @@ fn memory_is_asked_in_one_way() {
 }
 
 #[test]
+fn nearness_is_asked_by_switches_and_segments() {
+    check("--switches=2", |_, r, _| (r.max_switches, r.switch_wait_seconds) = (Some(2), 300));
+    check("--switches=1@1:00:00", |_, r, _| {
+        (r.max_switches, r.switch_wait_seconds) = (Some(1), 3600);
+    });
+    check("--switches=1@UNLIMITED", |_, r, _| {
+        (r.max_switches, r.switch_wait_seconds) = (Some(1), u32::MAX);
+    });
+    let variables = [("SBATCH_REQ_SWITCH", "3"), ("SBATCH_WAIT4SWITCH", "2")];
+    check_with("", &variables, SCRIPT, |_, r, _| {
+        (r.max_switches, r.switch_wait_seconds) = (Some(3), 120);
+    });
+    check("-N8 --segment=4", |_, r, _| {
+        (r.min_nodes, r.max_nodes, r.tasks, r.segment) = (8, Some(8), 8, Some(4));
+    });
+    check_with("-N2", &[("SBATCH_SEGMENT_SIZE", "2")], SCRIPT, |_, r, _| {
+        (r.min_nodes, r.max_nodes, r.tasks, r.segment) = (2, Some(2), 2, Some(2));
+    });
+    check("--exclusive=topo", |_, r, _| r.topology_alone = true);
+    refuse(
+        "-N6 --segment=4",
+        "sbatch: error: --segment=4: 6 nodes cannot be cut into groups of 4; give --nodes\n",
+        1,
+    );
+}
+
+#[test]
 fn gpus_are_asked_in_every_spelling() {
     let node = |of: &str, n| vec![gres("gpu", of, n, GresScope::Node)];
     check("--gres=gpu", |_, r, _| r.gres = node("", 1));
@@ -330,6 +357,8 @@ fn wrong_values_exit_with_slurms_codes() {
         ("--signal=FOO", "signal"),
         ("--mail-type=FOO", "mail-type"),
         ("--exclusive=foo", "exclusive"),
+        ("--segment=x", "segment"),
+        ("--switches=1@soon", "switches"),
         ("--open-mode=x", "open-mode"),
         ("-m foo", "distribution"),
         ("--priority=x", "priority"),

@@ -95,7 +95,9 @@ pub fn signal(text: &str) -> Result<v1::SignalRequest, Fault> {
         None => (String::new(), text),
     };
     if flags.contains('R') {
-        let text = format!("--signal={text} is not supported: R: needs reservations");
+        let text = format!(
+            "--signal={text} is not supported: R: (reservations that end early) is not done"
+        );
         return Err(Fault::Refused(text));
     }
     if !matches!(flags.as_str(), "" | "B") {

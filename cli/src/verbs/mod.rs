@@ -5,14 +5,17 @@
 //!
 //! - `scancel`: cancel or signal jobs
 //! - `scontrol`: show and change jobs, nodes, partitions
+//! - `network`: the switches and blocks between the nodes
 //! - `why`: why a job waits; `completions`: for the shell
 
 mod completions;
+mod network;
 mod scancel;
 mod scontrol;
 mod why;
 
 pub use completions::completions;
+pub use network::topology;
 pub use scancel::scancel;
 pub use scontrol::scontrol;
 pub use why::why;

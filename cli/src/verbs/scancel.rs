@@ -79,7 +79,7 @@ struct Order {
 /// The command.
 #[must_use]
 pub fn scancel(args: &[String]) -> i32 {
-    let parsed = match getopt::parse(&SPEC, args) {
+    let mut parsed = match getopt::parse(&SPEC, args) {
         Ok(parsed) => parsed,
         Err(usage) => {
             eprintln!("{usage}");
@@ -93,6 +93,19 @@ pub fn scancel(args: &[String]) -> i32 {
     if parsed.has("version") {
         exit::print(&format!("{}\n", crate::query::VERSION));
         return exit::OK;
+    }
+    let (steps, rest) = crate::step::among(&parsed.operands);
+    if !steps.is_empty() {
+        let signal = parsed.last("signal").map_or(Some(0), signal_number);
+        let Some(signal) = signal else {
+            exit::error(PROGRAM, "Unknown job signal");
+            return exit::FAILED;
+        };
+        let code = crate::step::cancel(PROGRAM, &steps, signal);
+        if rest.is_empty() {
+            return code;
+        }
+        parsed.operands = rest;
     }
     let order = match order(&parsed, &Surroundings::here()) {
         Ok(order) => order,
@@ -115,7 +128,6 @@ pub fn scancel(args: &[String]) -> i32 {
 
 fn order(parsed: &Parsed, here: &Surroundings) -> Result<Order, String> {
     for (id, why) in [
-        ("reservation", "there are no reservations"),
         ("sibling", "there are no federations"),
         ("cron", "there are no cron jobs"),
         ("wckey", "jobs are not looked up by their wckey"),
@@ -144,6 +156,7 @@ fn order(parsed: &Parsed, here: &Surroundings) -> Result<Order, String> {
         nodes: nodes(value("nodelist"))?,
         accounts: list("account"),
         qos: list("qos"),
+        reservations: list("reservation"),
     };
     if jobs.is_empty() && filter == v1::JobFilter::default() {
         return Err("No job identification provided".to_owned());
@@ -355,6 +368,8 @@ mod tests {
         check("-u ann -t PD", &[], Some(anns), 0);
         let named = v1::JobFilter { names: vec!["x".into()], ..filter() };
         check("--jobname=x", &[], Some(named), 0);
+        let kept = v1::JobFilter { reservations: vec!["r".into()], ..filter() };
+        check("-R r", &[], Some(kept), 0);
     }
 
     #[test]
@@ -365,7 +380,6 @@ mod tests {
         refuse("-u nobodyknown", "Invalid user name: nobodyknown");
         refuse("-t CD", "Invalid job state specified: COMPLETED");
         refuse("12.0", "12.0: steps cannot be cancelled alone; cancel job 12");
-        refuse("-R x", "--reservation is not supported: there are no reservations");
     }
 
     #[test]

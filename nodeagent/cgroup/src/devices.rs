@@ -50,7 +50,7 @@ const NVIDIA_SHARED_MINORS: [u32; 2] = [255, 254];
 const SHARED_DRIVERS: &[&str] = &[
     "nvidia-uvm",
     "nvidia-modeset",
-    "nvidia-caps*",
+    "nvidia-caps-imex-channels",
     "nvidia-nvswitch",
     "nvidia-nvlink",
     "gdrdrv",
@@ -97,6 +97,14 @@ impl DeviceRules {
     pub fn of_this_machine() -> Result<Self, Error> {
         Ok(Self::base(&files::read(Path::new("/proc/devices"))?))
     }
+}
+
+/// Major number of the files that open MIG instances (`nvidia-caps`). No job may open all of them.
+#[must_use]
+pub fn mig_caps_major() -> Option<u32> {
+    let text = files::read(Path::new("/proc/devices")).ok()?;
+    let mut lines = text.split("Block devices:").next()?.lines();
+    lines.find_map(|line| line.trim().strip_suffix(" nvidia-caps")?.parse().ok())
 }
 
 /// Majors of [`SHARED_DRIVERS`] in the character section of /proc/devices.
@@ -190,7 +198,7 @@ mod tests {
     fn the_base_opens_shared_device_files_and_no_gpu() {
         let rules = DeviceRules::base(PROC_DEVICES).allow;
         let majors: Vec<_> = rules.iter().filter(|r| r.minor.is_none()).map(|r| r.major).collect();
-        assert_eq!(majors, [136, 231, 236, 237, 511].map(Some));
+        assert_eq!(majors, [136, 231, 237, 511].map(Some));
         let nvidia: Vec<_> = rules.iter().filter(|r| r.major == Some(195)).collect();
         assert!(nvidia.iter().all(|r| matches!(r.minor, Some(254 | 255))), "{nvidia:?}");
     }

@@ -17,9 +17,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::detect::{Control, Hierarchies, Version};
+use crate::kept::Kept;
 use crate::usage::{self, Usage};
 use crate::{Error, Limits, cpuset, device_program, devices, files, freezer, memory, pids};
 
+/// The members of a group, one to a line; a number written joins.
+const PROCS: &str = "cgroup.procs";
 /// Rounds of a v1 kill: a fork bomb that outruns one frozen round cannot outrun the freezer twice,
 /// the rest is slack for tasks that could not freeze.
 const KILL_ROUNDS: u32 = 8;
@@ -38,6 +41,7 @@ pub struct Group {
     devices: Option<PathBuf>,
     usage: Option<Control>,
     tracker: Control,
+    kept: Kept,
 }
 
 impl Group {
@@ -71,6 +75,7 @@ impl Group {
             devices: dir(&all.devices, limits.devices.is_some()),
             usage: place(&all.usage, true),
             tracker,
+            kept: Kept::default(),
         })
     }
 
@@ -145,21 +150,32 @@ impl Group {
         seen.into_iter()
     }
 
+    /// Keeps its control files open, for a group that is joined and looked at many times.
+    pub fn keep_open(&mut self) {
+        let dirs: Vec<PathBuf> = self.dirs().map(Path::to_owned).collect();
+        let procs = dirs.iter().map(|dir| dir.join(PROCS));
+        let memory = self.memory.iter().flat_map(|c| {
+            [memory::oom_file(c.version, &c.dir), memory::charged_file(c.version, &c.dir)]
+        });
+        let cpu = self.usage.iter().flat_map(|c| usage::cpu_files(c.version, &c.dir));
+        self.kept = Kept::open(procs.chain(memory).chain(cpu).collect(), dirs);
+    }
+
     /// Moves a process in; its later children are born there.
     pub fn join(&self, pid: Pid) -> Result<(), Error> {
         let pid = pid.to_string();
-        self.dirs().try_for_each(|dir| files::write(&dir.join("cgroup.procs"), &pid))
+        self.dirs().try_for_each(|dir| self.kept.write(&dir.join(PROCS), &pid))
     }
 
     /// Moves the calling process in. Before an exec, so that nothing of the job runs outside.
     pub fn join_self(&self) -> Result<(), Error> {
-        self.dirs().try_for_each(|dir| files::write(&dir.join("cgroup.procs"), "0"))
+        self.dirs().try_for_each(|dir| self.kept.write(&dir.join(PROCS), "0"))
     }
 
     /// The processes of the group; none when the group is gone.
     pub fn procs(&self) -> Result<Vec<Pid>, Error> {
-        let path = self.tracker.dir.join("cgroup.procs");
-        match files::read(&path) {
+        let path = self.tracker.dir.join(PROCS);
+        match self.kept.read(&path) {
             Ok(text) => Ok(text
                 .lines()
                 .filter_map(|line| line.trim().parse().ok())
@@ -258,7 +274,10 @@ impl Group {
     /// How many of its processes the kernel killed for memory; 0 where memory is not held.
     pub fn oom_kills(&self) -> Result<u64, Error> {
         match &self.memory {
-            Some(control) => memory::oom_kills(control.version, &control.dir),
+            Some(c) => {
+                let text = self.kept.read(&memory::oom_file(c.version, &c.dir))?;
+                Ok(memory::oom_kills(&text))
+            }
             None => Ok(0),
         }
     }
@@ -266,7 +285,8 @@ impl Group {
     /// What the group has used; `None` where nothing counts it.
     pub fn usage(&self) -> Result<Option<Usage>, Error> {
         let Some(control) = &self.usage else { return Ok(None) };
-        let (user, system) = usage::cpu(control.version, &control.dir)?;
+        let read = |path: &Path| self.kept.read(path);
+        let (user, system) = usage::cpu(control.version, &control.dir, read)?;
         let resident_bytes = match &self.memory {
             Some(control) => memory::resident(control.version, &control.dir)?,
             None => 0,
@@ -279,14 +299,16 @@ impl Group {
     pub fn is_as_new(&self) -> Result<bool, Error> {
         let alone = |dir: &Path| {
             // A directory of control groups has a link per sub-group beside its own two.
-            dir.metadata().is_ok_and(|m| m.nlink() <= 2)
+            self.kept.metadata(dir).is_ok_and(|m| m.nlink() <= 2)
         };
         if !self.is_empty()? || !self.dirs().all(alone) {
             return Ok(false);
         }
         match &self.memory {
             Some(control) => {
-                Ok(memory::charged(control.version, &control.dir)? <= MEMORY_LEFT_BYTES)
+                let file = memory::charged_file(control.version, &control.dir);
+                let charged = self.kept.read(&file)?.trim().parse().unwrap_or(u64::MAX);
+                Ok(charged <= MEMORY_LEFT_BYTES)
             }
             None => Ok(true),
         }
@@ -295,7 +317,8 @@ impl Group {
     /// CPU time in user mode and in the kernel since the group was made; `None` where nothing
     /// counts it.
     pub fn cpu_time(&self) -> Result<Option<(Duration, Duration)>, Error> {
-        self.usage.as_ref().map(|c| usage::cpu(c.version, &c.dir)).transpose()
+        let read = |path: &Path| self.kept.read(path);
+        self.usage.as_ref().map(|c| usage::cpu(c.version, &c.dir, read)).transpose()
     }
 
     /// Removes the empty group everywhere. Groups that the job made inside go too.

@@ -7,6 +7,7 @@
 //! - `group`: one slice's group: join, signal, freeze, kill, wait, remove
 //! - `cpuset`, `memory`, `pids`, `devices`, `freezer`, `usage`: one controller each, both versions
 //! - `device_program`: the v2 device filter, assembled by hand and attached through bpf(2)
+//! - `kept`: files of one group that stay open
 //! - `files`: reading and writing control files with the path in every error
 //!
 //! A limit that the host cannot give (CPUs beyond the machine) is the caller's to leave out; a
@@ -19,12 +20,13 @@ mod devices;
 mod files;
 mod freezer;
 mod group;
+mod kept;
 mod memory;
 mod pids;
 mod usage;
 
 pub use detect::{Cgroups, Hierarchies, Mode, Version};
-pub use devices::{DeviceKind, DeviceRule, DeviceRules, ParseRuleError};
+pub use devices::{DeviceKind, DeviceRule, DeviceRules, ParseRuleError, mig_caps_major};
 pub use group::Group;
 pub use usage::Usage;
 

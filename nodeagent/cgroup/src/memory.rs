@@ -1,6 +1,6 @@
 //! memory: the limit (swap included), out-of-memory kills, and what is used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Version, files};
 
@@ -22,23 +22,25 @@ pub(crate) fn limit(version: Version, dir: &Path, bytes: u64) -> Result<(), Erro
     }
 }
 
-/// How many processes of the group the kernel has killed for memory.
-pub(crate) fn oom_kills(version: Version, dir: &Path) -> Result<u64, Error> {
-    let name = match version {
+/// Where the kernel counts the processes that it has killed for memory.
+pub(crate) fn oom_file(version: Version, dir: &Path) -> PathBuf {
+    dir.join(match version {
         Version::V1 => "memory.oom_control",
         Version::V2 => "memory.events",
-    };
-    let text = files::read(&dir.join(name))?;
-    Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
+    })
 }
 
-/// Bytes charged to the group now, page cache and the kernel's own included.
-pub(crate) fn charged(version: Version, dir: &Path) -> Result<u64, Error> {
-    let name = match version {
+/// How many those are, by the file's text.
+pub(crate) fn oom_kills(text: &str) -> u64 {
+    files::keyed(text, "oom_kill").unwrap_or(0)
+}
+
+/// Where the bytes are that are charged to the group now, page cache and the kernel's own included.
+pub(crate) fn charged_file(version: Version, dir: &Path) -> PathBuf {
+    dir.join(match version {
         Version::V1 => "memory.usage_in_bytes",
         Version::V2 => "memory.current",
-    };
-    Ok(files::read(&dir.join(name))?.trim().parse().unwrap_or(u64::MAX))
+    })
 }
 
 /// Bytes of anonymous memory in use now: page cache is not the job's to answer for.

@@ -22,6 +22,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, setsid};
 
+use crate::identity::Groups;
 use crate::lines::{self, JobStderr};
 use crate::slice::{Host, OOM_SCORE, Refusal, chain};
 use crate::spool::SliceDir;
@@ -40,6 +41,8 @@ pub(crate) struct Batch {
 pub(crate) enum News {
     /// The job's files are open; this is its stderr.
     Opened(JobStderr),
+    /// The user's groups, which it has looked up.
+    Groups(Vec<u32>),
     /// It could not become the script.
     Refused(Refusal),
     /// Nothing more: it is the script, or has ended.
@@ -55,12 +58,13 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// Where a job without its working directory goes.
 const LAST_RESORT: &str = "/tmp";
 
-/// Forks; the child goes on in [`become_script`].
+/// Forks; the child goes on in [`become_script`]. `known`: groups that need not be looked up.
 pub(crate) fn start(
     host: &Host,
     dir: &SliceDir,
     launch: &Launch,
     group: Option<&Group>,
+    known: Option<&Groups>,
 ) -> io::Result<Batch> {
     let (news, tell) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -69,7 +73,7 @@ pub(crate) fn start(
         ForkResult::Parent { child } => Ok(Batch { pid: child, news }),
         ForkResult::Child => {
             drop(news);
-            let Err(refusal) = become_script(host, dir, launch, group, &tell);
+            let Err(refusal) = become_script(host, dir, launch, group, known, &tell);
             let code = refusal.status.code.cast_signed();
             tell_refusal(&tell, &refusal);
             // SAFETY: ends this process at once; the shim's destructors are not for it.
@@ -83,6 +87,7 @@ fn become_script(
     dir: &SliceDir,
     launch: &Launch,
     group: Option<&Group>,
+    known: Option<&Groups>,
     tell: &OwnedFd,
 ) -> Result<Infallible, Refusal> {
     let spec = launch.spec.clone().unwrap_or_default();
@@ -97,7 +102,10 @@ fn become_script(
     let mut notes = rlimits::apply(&spec.rlimits);
     default_signals();
     umask(Mode::from_bits_truncate(spec.umask));
-    identity::become_user(launch.user.as_ref().unwrap_or(&User::default()))?;
+    let nobody = User::default();
+    if let Some(found) = identity::become_user(launch.user.as_ref().unwrap_or(&nobody), known)? {
+        tell_groups(tell, &found);
+    }
     if let Err(e) = chdir(spec.workdir.as_str()) {
         notes.push(lines::no_workdir(&spec.workdir, &e.into()));
         chdir(LAST_RESORT).map_err(|e| Refusal::node(format!("{LAST_RESORT}: {}", e.desc())))?;
@@ -113,7 +121,7 @@ fn become_script(
 }
 
 /// What the launcher blocked and what Rust or an ancestor ignores is the script's to decide again.
-fn default_signals() {
+pub(crate) fn default_signals() {
     // The kernel's own struct sigaction, all zero: SIG_DFL. The C library's call refuses the two
     // real-time signals it keeps for itself, which an ancestor may have ignored.
     let default = [0u64; 4];
@@ -195,9 +203,19 @@ fn environment(host: &Host, launch: &Launch) -> Vec<Vec<u8>> {
     all
 }
 
-/// Letters of the packets: `O` with a descriptor, `R` with the refusal.
+/// Letters of the packets: `G` with the groups' numbers, `O` with a descriptor, `R` with the refusal.
+const GROUPS: u8 = b'G';
 const OPENED: u8 = b'O';
 const REFUSED: u8 = b'R';
+
+fn tell_groups(tell: &OwnedFd, groups: &Groups) {
+    let numbers: Vec<u8> = groups.gids().flat_map(u32::to_le_bytes).collect();
+    // More than fit are looked up again by the next.
+    if numbers.len() <= MAX_TEXT_BYTES {
+        let bytes = [IoSlice::new(&[GROUPS]), IoSlice::new(&numbers)];
+        let _ = sendmsg::<()>(tell.as_raw_fd(), &bytes, &[], MsgFlags::MSG_NOSIGNAL, None);
+    }
+}
 
 fn tell_opened(tell: &OwnedFd, stderr: RawFd) {
     let fds = [stderr];
@@ -219,7 +237,8 @@ fn tell_refusal(tell: &OwnedFd, refusal: &Refusal) {
     let _ = sendmsg::<()>(tell.as_raw_fd(), &bytes, &[], MsgFlags::MSG_NOSIGNAL, None);
 }
 
-/// Reads one piece of news; to be called when the descriptor is readable.
+/// Reads one piece of news; to be called when the descriptor is readable. Nobody needs to be woken
+/// for it: what the child has told waits until it is of use.
 pub(crate) fn read_news(news: &OwnedFd) -> News {
     let mut bytes = [0u8; MAX_TEXT_BYTES + 4];
     let mut space = nix::cmsg_space!(RawFd);
@@ -235,6 +254,10 @@ pub(crate) fn read_news(news: &OwnedFd) -> News {
     match (&bytes[..length], fd) {
         // SAFETY: the kernel has just installed this descriptor for us.
         ([OPENED], Some(fd)) => News::Opened(JobStderr::new(unsafe { OwnedFd::from_raw_fd(fd) })),
+        ([GROUPS, numbers @ ..], _) => {
+            let numbers = numbers.chunks_exact(4);
+            News::Groups(numbers.map(|n| u32::from_le_bytes(n.try_into().expect("four"))).collect())
+        }
         ([REFUSED, code, signal, node_fault, text @ ..], _) => News::Refused(Refusal {
             status: ExitStatus { code: (*code).into(), signal: (*signal).into() },
             text: String::from_utf8_lossy(text).into_owned(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use muster_proto::shim::v1::shim_request::Kind;
 use muster_proto::shim::v1::{
-    SetEnd, ShimReply, ShimRequest, Signal, Status, Stop, StopCause, Suspend,
+    Release, SetEnd, ShimReply, ShimRequest, Signal, Status, Stop, StopCause, Suspend,
 };
 use prost::Message;
 
@@ -115,6 +115,11 @@ impl ShimClient {
     /// Freezes or thaws the processes. The time limit rests meanwhile.
     pub fn suspend(&mut self, suspended: bool) -> Result<ShimReply, ClientError> {
         self.ask(Kind::Suspend(Suspend { suspended }))
+    }
+
+    /// Ends a batch process that only holds the allocation, as if with this exit code.
+    pub fn release(&mut self, code: u32) -> Result<ShimReply, ClientError> {
+        self.ask(Kind::Release(Release { code }))
     }
 
     fn ask(&mut self, kind: Kind) -> Result<ShimReply, ClientError> {

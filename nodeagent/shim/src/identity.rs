@@ -2,34 +2,65 @@
 
 use muster_proto::v1::User;
 use nix::unistd::{
-    Gid, Uid, User as Account, geteuid, getgrouplist, getresgid, getresuid, initgroups, setresgid,
+    Gid, Uid, User as Account, geteuid, getgrouplist, getresgid, getresuid, setgroups, setresgid,
     setresuid,
 };
 use std::ffi::CString;
 
 use crate::slice::Refusal;
 
-/// Turns this process into one of the user's, supplementary groups included. An agent that is not
-/// root serves its own user alone.
-pub(crate) fn become_user(user: &User) -> Result<(), Refusal> {
+/// Groups of a user, by a look at this node's accounts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Groups {
+    user: User,
+    gids: Vec<Gid>,
+}
+
+impl Groups {
+    pub(crate) fn new(user: User, gids: impl IntoIterator<Item = u32>) -> Self {
+        Self { user, gids: gids.into_iter().map(Gid::from_raw).collect() }
+    }
+
+    pub(crate) fn gids(&self) -> impl Iterator<Item = u32> {
+        self.gids.iter().map(|gid| gid.as_raw())
+    }
+
+    fn look_up(user: &User) -> Result<Self, Refusal> {
+        let name = account_name(user)?;
+        let gids = getgrouplist(&name, Gid::from_raw(user.gid))
+            .map_err(|e| failed("find the groups", user.uid, e))?;
+        Ok(Self { user: user.clone(), gids })
+    }
+}
+
+fn failed(what: &str, uid: u32, e: nix::Error) -> Refusal {
+    Refusal::node(format!("cannot {what} of user {uid}: {}", e.desc()))
+}
+
+/// Turns this process into one of the user's, supplementary groups included: those in `known`, if
+/// they are this user's. Answers with groups that had to be looked up. An agent that is not root
+/// serves its own user alone.
+pub(crate) fn become_user(user: &User, known: Option<&Groups>) -> Result<Option<Groups>, Refusal> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     if !geteuid().is_root() {
         return match geteuid() == uid {
-            true => Ok(()),
+            true => Ok(None),
             false => Err(Refusal::node(format!(
                 "this node's agent runs as uid {} and cannot run jobs of uid {uid}",
                 geteuid()
             ))),
         };
     }
-    let name = account_name(user)?;
-    let failed = |what: &str, e: nix::Error| {
-        Refusal::node(format!("cannot {what} of user {uid}: {}", e.desc()))
+    let found = match known.filter(|known| known.user == *user) {
+        Some(_) => None,
+        None => Some(Groups::look_up(user)?),
     };
-    initgroups(&name, gid).map_err(|e| failed("set the groups", e))?;
-    setresgid(gid, gid, gid).map_err(|e| failed("take the group", e))?;
-    setresuid(uid, uid, uid).map_err(|e| failed("take the identity", e))?;
-    verify(uid, gid)
+    let groups = found.as_ref().or(known).expect("found where not known");
+    setgroups(&groups.gids).map_err(|e| failed("set the groups", user.uid, e))?;
+    setresgid(gid, gid, gid).map_err(|e| failed("take the group", user.uid, e))?;
+    setresuid(uid, uid, uid).map_err(|e| failed("take the identity", user.uid, e))?;
+    verify(uid, gid)?;
+    Ok(found)
 }
 
 /// Has the C library load its name services, which every shim would do anew after its fork

@@ -129,6 +129,9 @@ fn start(config: &LauncherConfig) -> io::Result<Running> {
         .args(["--cgroup", &config.cgroup.to_string()])
         .args([OsStr::new("--cgroup-root"), config.cgroup_root.as_os_str()])
         .args(["--cgroup-parent", &config.cgroup_parent])
+        // For its allocator: huge pages are faulted in whole, split by the first write after a
+        // fork, and then copied, page by page, by every fork to come. Jobs do not inherit this.
+        .env("MIMALLOC_ALLOW_THP", "0")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;

@@ -21,6 +21,7 @@
 //! - `control`: its socket; `contain`: its processes, by control group or by descent
 //! - `child`: from fork to exec; `identity`, `rlimits`, `output`, `pattern`: parts of that
 //! - `lines`: what users read in the job's stderr
+//! - `step`: the tasks of one `srun` on this node
 
 mod adopt;
 mod child;
@@ -38,6 +39,7 @@ mod rlimits;
 mod series;
 mod slice;
 mod spool;
+mod step;
 mod supervise;
 mod timetable;
 mod usage;
@@ -51,11 +53,15 @@ pub use muster_proto::shim::v1::{
 };
 pub use notice::{decode as decode_notice, socket as notice_socket};
 pub use spool::{SliceDir, SpoolError};
+pub use step::{StepDir, StepLauncher, end_steps};
 
 use std::ffi::OsString;
 
 /// `muster shim ...`: to be called before the binary has started any thread. `args` is what
 /// follows `shim`. The answer is the exit code.
 pub fn main(args: &[OsString]) -> i32 {
-    launcher::main(args)
+    match args.split_first() {
+        Some((first, rest)) if first == "--step-launcher" => step::launcher::main(rest),
+        _ => launcher::main(args),
+    }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use muster_proto::shim::v1::Notice;
@@ -28,15 +29,24 @@ pub fn decode(datagram: &[u8]) -> Option<Notice> {
     Notice::decode(datagram).ok()
 }
 
+/// The socket that this process, and those it forks, send from.
+fn sender() -> io::Result<&'static UnixDatagram> {
+    static SENDER: OnceLock<UnixDatagram> = OnceLock::new();
+    if let Some(socket) = SENDER.get() {
+        return Ok(socket);
+    }
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(SENDER.get_or_init(|| socket))
+}
+
 /// Tells the agent, if there is one.
 pub(crate) fn send(spool: &Path, job: u32, attempt: u32, kind: Kind) -> io::Result<()> {
     let bytes = Notice { job, attempt, kind: Some(kind) }.encode_to_vec();
     assert!(bytes.len() <= MAX_BYTES, "texts in records are short");
     let socket_path = socket(spool);
     let (path, _dir) = reachable(&socket_path)?;
-    let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    match socket.send_to(&bytes, path) {
+    match sender()?.send_to(&bytes, path) {
         Err(e)
             if matches!(
                 e.kind(),

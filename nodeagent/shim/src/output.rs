@@ -36,6 +36,7 @@ pub(crate) fn names(launch: &Launch) -> Names<'_> {
         restarts: launch.restarts,
         user: launch.user.as_ref().map_or("", |u| u.name.as_str()),
         job_name: &launch.job_name,
+        task: None,
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Names<'a> {
     pub(crate) restarts: u32,
     pub(crate) user: &'a str,
     pub(crate) job_name: &'a str,
+    /// (the step's number, the task's rank); none: the batch script
+    pub(crate) task: Option<(u32, u32)>,
 }
 
 /// Slurm's index of a job that is no array task.
@@ -56,20 +58,24 @@ pub(crate) fn expand(pattern: &str, names: &Names<'_>) -> String {
 
 fn conversion(letter: char, width: usize, names: &Names<'_>) -> Option<String> {
     let number = |n: u32| format!("{n:0width$}");
+    let step = |width: usize| match names.task {
+        Some((step, _)) => format!("{step:0width$}"),
+        None => BATCH_STEP.to_owned(),
+    };
     let index = names.array.map_or(NO_INDEX, |(_, index)| index);
     Some(match letter {
         '%' => "%".to_owned(),
         'A' => number(names.array.map_or(names.job, |(array, _)| array)),
         'a' => number(index),
         'b' => number(index % 10),
-        'J' => format!("{}.{BATCH_STEP}", number(names.job)),
+        'J' => format!("{}.{}", number(names.job), step(0)),
         'j' => number(names.job),
         'N' => names.node.split('.').next().unwrap_or_default().to_owned(),
         'n' => number(names.node_index),
         'r' => number(names.restarts),
-        's' => BATCH_STEP.to_owned(),
+        's' => step(width),
         // A batch script is the one task of its step.
-        't' => number(0),
+        't' => number(names.task.map_or(0, |(_, rank)| rank)),
         'u' => names.user.to_owned(),
         'x' => names.job_name.to_owned(),
         _ => return None,
@@ -89,6 +95,7 @@ mod tests {
             restarts: 2,
             user: "alice",
             job_name: "train",
+            task: None,
         };
         assert_eq!(expand(pattern, &names), expected, "{pattern}");
     }

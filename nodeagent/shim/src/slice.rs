@@ -7,11 +7,12 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use muster_cgroup::{Cgroups, DeviceRules, Group, Limits};
 use muster_proto::shim::v1::{ExitRecord, Launch, ShimRecord, SliceLimits};
 use muster_proto::v1::ExitStatus;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{gethostname, setsid};
 
@@ -19,9 +20,10 @@ use crate::adopt::{boot_id, stat};
 use crate::contain::Containment;
 use crate::control::Control;
 use crate::frames::{Kind, SliceFile};
+use crate::identity::Groups;
 use crate::series::Orders;
 use crate::spool::{SliceDir, SpoolError, shims};
-use crate::supervise::{Outcome, Supervision};
+use crate::supervise::{Outcome, Supervision, watch_children};
 use crate::usage::Counted;
 use crate::{NoticeKind, child, notice};
 
@@ -54,6 +56,8 @@ pub(crate) const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// Exit codes of a shim: its record is written, or it is not.
 const RECORDED: i32 = 0;
 const UNRECORDED: i32 = 1;
+/// Who is in which group may change while an array runs: a look holds for this long.
+const GROUPS_LAST: Duration = Duration::from_secs(5);
 /// How long the removal of an empty group may take; a group that stays is swept by the agent.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
 
@@ -141,8 +145,10 @@ struct Shim<'a> {
     start_ticks: u64,
     /// Serves more than one slice.
     series: bool,
+    children: SignalFd,
     control: Option<Control>,
     kept: Option<Kept>,
+    groups: Option<(Groups, Instant)>,
     unkillable: bool,
 }
 
@@ -170,7 +176,18 @@ impl<'a> Shim<'a> {
             source: source(),
         })?;
         let start_ticks = stat.start_ticks;
-        Ok(Self { host, pid, start_ticks, series, control: None, kept: None, unkillable: false })
+        let children = watch_children().map_err(kernel("watch for the ends of children"))?;
+        Ok(Self {
+            host,
+            pid,
+            start_ticks,
+            series,
+            children,
+            control: None,
+            kept: None,
+            groups: None,
+            unkillable: false,
+        })
     }
 
     /// Processes are left that would be taken for the next slice's.
@@ -193,8 +210,13 @@ impl<'a> Shim<'a> {
                 // The files say it too; an agent that cannot be told looks there.
                 let _ = notice::send(&self.host.spool, job, attempt, started);
                 let control = self.control.as_mut().expect("listens since the start");
-                let supervision = Supervision::new(&launch, batch, &containment, control, counted);
-                (supervision.run().map_err(kernel("supervise"))?, Some(containment))
+                let ears = (control, &self.children);
+                let supervision = Supervision::new(&launch, batch, &containment, ears, counted);
+                let mut outcome = supervision.run().map_err(kernel("supervise"))?;
+                if let (Some(gids), Some(user)) = (outcome.groups.take(), &launch.user) {
+                    self.groups = Some((Groups::new(user.clone(), gids), Instant::now()));
+                }
+                (outcome, Some(containment))
             }
             Err(refusal) => (Outcome::refused(refusal), None),
         };
@@ -262,7 +284,10 @@ impl<'a> Shim<'a> {
         }
         let name = self.group_name(launch.job, launch.attempt);
         let group = self.host.cgroups.create(&name, &limits);
-        let group = group.map_err(|e| Refusal::node(chain(&e)))?;
+        let mut group = group.map_err(|e| Refusal::node(chain(&e)))?;
+        if let Some(group) = group.as_mut().filter(|_| self.series) {
+            group.keep_open();
+        }
         Ok((Containment::new(group), Counted::default()))
     }
 
@@ -282,7 +307,9 @@ impl<'a> Shim<'a> {
                 .map_err(|e| Refusal::node(format!("cannot listen in the spool: {e}")))?;
             self.control = Some(control);
         }
-        child::start(self.host, dir, launch, containment.group())
+        let known = self.groups.as_ref().filter(|(_, since)| since.elapsed() < GROUPS_LAST);
+        let known = known.map(|(groups, _)| groups);
+        child::start(self.host, dir, launch, containment.group(), known)
             .map_err(|e| Refusal::node(format!("cannot fork: {e}")))
     }
 

@@ -20,6 +20,20 @@ use crate::slice::{Refusal, chain, now_ms};
 use crate::timetable::{Course, Due, Now, Timetable, Warning};
 use crate::usage::{self, Counted, Meter};
 
+/// The descriptor that tells of ended children, from before the first of them, and deaf to what is
+/// for the agent.
+pub(crate) fn watch_children() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    // The agent's stop and a terminal's hang-up are not for the slice.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }?;
+    }
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
 /// How a slice ended.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -29,6 +43,8 @@ pub(crate) struct Outcome {
     pub(crate) unkillable: u32,
     pub(crate) usage: Usage,
     pub(crate) refusal: Option<Refusal>,
+    /// The user's groups, where the child has looked them up.
+    pub(crate) groups: Option<Vec<u32>>,
     /// It ended by itself, nothing was left of it and nobody had touched its group: what that has
     /// counted so far. The group may serve another slice.
     pub(crate) undisturbed: Option<Counted>,
@@ -47,6 +63,7 @@ pub(crate) struct Supervision<'a> {
     launch: &'a Launch,
     containment: &'a Containment,
     control: &'a mut Control,
+    children: &'a SignalFd,
     slice: Slice<'a>,
 }
 
@@ -59,6 +76,7 @@ struct Slice<'a> {
     /// News is still to come.
     listening: bool,
     stderr: Option<JobStderr>,
+    groups: Option<Vec<u32>>,
     refusal: Option<Refusal>,
     /// Of the batch process, once it has ended.
     status: Option<ExitStatus>,
@@ -67,6 +85,8 @@ struct Slice<'a> {
     meter: Meter,
     /// Was ever asked to stand still.
     suspended: bool,
+    /// The batch process was a placeholder, which is told to have ended so.
+    released: Option<u32>,
 }
 
 impl<'a> Supervision<'a> {
@@ -74,7 +94,7 @@ impl<'a> Supervision<'a> {
         launch: &'a Launch,
         batch: Batch,
         containment: &'a Containment,
-        control: &'a mut Control,
+        (control, children): (&'a mut Control, &'a SignalFd),
         before: Counted,
     ) -> Self {
         let asked = launch.spec.as_ref().and_then(|s| s.signal.as_ref());
@@ -90,37 +110,28 @@ impl<'a> Supervision<'a> {
             batch,
             listening: true,
             stderr: None,
+            groups: None,
             refusal: None,
             status: None,
             timetable: Timetable::new(launch.end_at, warning, unkillable_ms),
             started: Instant::now(),
             meter: Meter::new(before),
             suspended: false,
+            released: None,
         };
-        Self { launch, containment, control, slice }
+        Self { launch, containment, control, children, slice }
     }
 
     /// Runs until no process of the slice is left, or what is left cannot be killed.
     pub(crate) fn run(mut self) -> nix::Result<Outcome> {
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        mask.thread_block()?;
-        // The agent's stop and a terminal's hang-up are not for the slice.
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            // SAFETY: ignoring a signal runs no code.
-            unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }?;
-        }
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let children = SignalFd::with_flags(&mask, flags)?;
         loop {
             self.slice.reap();
             self.slice.follow_deadlines();
             if self.slice.is_over() {
                 return Ok(self.outcome());
             }
-            self.slice.wait(&children, self.control)?;
-            while let Ok(Some(_)) = children.read_signal() {}
-            self.slice.hear_news();
+            self.slice.wait(self.children, self.control)?;
+            while let Ok(Some(_)) = self.children.read_signal() {}
             self.control.serve(|request| self.slice.answer(request));
         }
     }
@@ -141,13 +152,15 @@ impl<'a> Supervision<'a> {
             && !self.slice.suspended
             && oom_kills == 0
             && self.slice.refusal.is_none();
+        let ended = self.slice.status.unwrap_or(killed);
         Outcome {
-            status: self.slice.status.unwrap_or(killed),
+            status: self.slice.released.map_or(ended, |code| ExitStatus { code, signal: 0 }),
             stopped: self.slice.timetable.cause(),
             oom_kills,
             unkillable: u32::try_from(left).unwrap_or(u32::MAX),
             usage,
             refusal: self.slice.refusal,
+            groups: self.slice.groups,
             undisturbed: undisturbed.then_some(counted),
         }
     }
@@ -161,8 +174,7 @@ impl Slice<'_> {
 
     /// Sleeps until something happens or is due.
     fn wait(&self, children: &SignalFd, control: &Control) -> nix::Result<()> {
-        let news = self.listening.then(|| self.batch.news.as_fd());
-        let all = std::iter::once(children.as_fd()).chain(news).chain(control.fds());
+        let all = std::iter::once(children.as_fd()).chain(control.fds());
         let mut fds: Vec<PollFd<'_>> =
             all.map(|fd: BorrowedFd<'_>| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An hour at most: a clock that was set must not stretch a limit further than that.
@@ -227,15 +239,18 @@ impl Slice<'_> {
         given_up || (self.status.is_some() && self.is_empty())
     }
 
+    /// Hears what has been told by now.
     fn hear_news(&mut self) {
-        if self.listening {
+        while self.listening {
             let mut fds = [PollFd::new(self.batch.news.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
-                match read_news(&self.batch.news) {
-                    News::Opened(stderr) => self.stderr = Some(stderr),
-                    News::Refused(refusal) => self.refusal = Some(refusal),
-                    News::Over => self.listening = false,
-                }
+            if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+                return;
+            }
+            match read_news(&self.batch.news) {
+                News::Groups(groups) => self.groups = Some(groups),
+                News::Opened(stderr) => self.stderr = Some(stderr),
+                News::Refused(refusal) => self.refusal = Some(refusal),
+                News::Over => self.listening = false,
             }
         }
     }
@@ -320,6 +335,10 @@ impl Slice<'_> {
                 Ok(())
             }
             Some(Kind::Suspend(s)) => self.suspend(s.suspended),
+            Some(Kind::Release(release)) => {
+                self.released = Some(release.code);
+                self.containment.kill_all()
+            }
             None => {
                 let error = "a request of a kind that this shim does not know".to_owned();
                 return ShimReply { error, ..ShimReply::default() };

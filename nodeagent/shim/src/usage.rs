@@ -82,6 +82,7 @@ impl Meter {
             user_cpu_ms: ms(user),
             system_cpu_ms: ms(system),
             max_rss_kib: self.max_rss_kib.max(self.resident_peak / 1024),
+            gpu: None,
         }
     }
 }

@@ -8,18 +8,22 @@
 //! - `cpu`: sockets, cores, threads, NUMA nodes from `/sys`
 //! - `memory`: `/proc/meminfo`, load, boot
 //! - `gres`: declared units against the device files of the host
+//! - `gpu`: GPUs as NVIDIA's library tells of them; `nvlink`: how they hang together
 //! - `print`: the inventory for people and scripts
 
 pub mod cpu;
+pub mod gpu;
 pub mod gres;
 pub mod memory;
+pub(crate) mod nvlink;
 pub mod print;
 
 use std::path::{Path, PathBuf};
 
 use muster_model::NodeConfig;
 use muster_proto::agent::v1::Inventory;
-use muster_proto::v1::{GresCount, GresKind};
+use muster_proto::convert::node::{gpu_out, links_out};
+use muster_proto::convert::values::count_out;
 
 /// Where the kernel's files are found.
 #[derive(Debug, Clone)]
@@ -50,6 +54,10 @@ pub struct Host {
     pub memory_mib: Option<u64>,
     /// NVIDIA device files (`/dev/nvidia0`...).
     pub gpu_devices: u64,
+    /// NVIDIA GPUs on the PCI bus, with or without a driver.
+    pub gpus_on_pci: u64,
+    /// What NVIDIA's library told.
+    pub gpus: gpu::Found,
     pub hostname: String,
     pub arch: String,
     pub os: String,
@@ -61,11 +69,13 @@ pub struct Host {
 impl Host {
     /// Looks at the host. What cannot be read is left out, never guessed.
     #[must_use]
-    pub fn look(roots: &Roots) -> Self {
+    pub fn look(roots: &Roots, driver: &gpu::Driver) -> Self {
         Host {
             cpus: cpu::look(&roots.sys),
             memory_mib: memory::total_mib(&roots.proc),
             gpu_devices: gres::nvidia_devices(&roots.dev),
+            gpus_on_pci: gpu::on_pci(&roots.sys),
+            gpus: gpu::Found::look(driver, roots),
             hostname: memory::line(&roots.proc.join("sys/kernel/hostname")),
             arch: std::env::consts::ARCH.to_owned(),
             os: format!(
@@ -87,13 +97,10 @@ impl Host {
 pub fn report(host: &Host, node: &NodeConfig, limits: &[String]) -> Inventory {
     let mut unenforced = limits.to_vec();
     unenforced.extend(differences(host, node));
-    let gres = node.capacity.gres.iter().map(|(kind, count)| GresCount {
-        kind: Some(GresKind {
-            name: kind.name.to_string(),
-            of: kind.of.as_deref().unwrap_or_default().to_owned(),
-        }),
-        count: *count,
-    });
+    let (units, links) = host.gpus.assigned(node);
+    let told = units.iter().filter(|_| host.gpus.asked);
+    let gpus: Vec<_> = told.map(|unit| gpu_out(&unit.gpu)).collect();
+    let gres = gres::given(host, node).into_iter().map(|(kind, n)| count_out(&kind, n));
     Inventory {
         cpus: node.capacity.cpus,
         memory_mib: node.capacity.memory_mib,
@@ -109,6 +116,8 @@ pub fn report(host: &Host, node: &NodeConfig, limits: &[String]) -> Inventory {
         boot_id: host.boot_id.clone(),
         booted_at: host.booted_at,
         unenforced,
+        gpu_links: links_out((!gpus.is_empty()).then_some(&links)),
+        gpus,
     }
 }
 
@@ -149,7 +158,7 @@ fn differences(host: &Host, node: &NodeConfig) -> Vec<String> {
         )),
         Some(_) => (),
     }
-    out.extend(gres::differences(&node.capacity.gres, host.gpu_devices));
+    out.extend(gres::differences(host, node));
     out
 }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use muster_config::Config;
-use muster_proto::agent::v1::Inventory;
+use muster_model::LinkClass;
+use muster_proto::agent::v1::{Gpu, Inventory};
 
+use super::gpu::Driver;
 use super::{Host, Roots, report};
 use crate::jobs::edge::chain;
 use crate::start::{StartError, node_of};
@@ -35,7 +37,8 @@ fn look(config: &Path, node: &str) -> Result<Inventory, StartError> {
     } else {
         vec![format!("as uid {uid} the agent serves that user alone")]
     };
-    Ok(report(&Host::look(&Roots::default()), node, &limits))
+    let driver = Driver::load(&config.nvml_library(&node.name));
+    Ok(report(&Host::look(&Roots::default(), &driver), node, &limits))
 }
 
 fn gres_words(inventory: &Inventory) -> Vec<String> {
@@ -47,6 +50,66 @@ fn gres_words(inventory: &Inventory) -> Vec<String> {
         }
     };
     inventory.gres.iter().map(word).collect()
+}
+
+/// A GPU in one line.
+fn gpu_words(gpu: &Gpu) -> String {
+    if gpu.uuid.is_empty() {
+        return format!("{} does not answer", gpu.of);
+    }
+    let number = |n: Option<u32>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    let mut text = format!(
+        "{} {} MiB, /dev/nvidia{}, {}, NUMA {}, CPUs {}, {}",
+        gpu.of,
+        gpu.memory_mib,
+        number(gpu.minor),
+        gpu.pci,
+        number(gpu.numa),
+        gpu.cpus,
+        gpu.uuid
+    );
+    if let Some(fabric) = &gpu.fabric {
+        text.push_str(&format!(", fabric {} clique {}", fabric.cluster, fabric.clique));
+    }
+    text
+}
+
+fn gpu_json((at, gpu): (usize, &Gpu)) -> serde_json::Value {
+    serde_json::json!({
+        "index": at,
+        "type": gpu.of,
+        "uuid": gpu.uuid,
+        "memory_mib": gpu.memory_mib,
+        "minor": gpu.minor,
+        "pci": gpu.pci,
+        "numa": gpu.numa,
+        "cpus": gpu.cpus,
+        "mig": gpu.mig.as_ref().map(|mig| serde_json::json!({
+            "parent": mig.parent,
+            "gpu_instance": mig.gpu_instance,
+            "compute_instance": mig.compute_instance,
+            "cap_minors": mig.cap_minors,
+        })),
+        "fabric": gpu.fabric.as_ref().map(|fabric| serde_json::json!({
+            "cluster": fabric.cluster,
+            "clique": fabric.clique,
+        })),
+    })
+}
+
+/// The way from each GPU to each, in the words of `nvidia-smi topo -m`.
+fn link_rows(inventory: &Inventory) -> Vec<Vec<String>> {
+    let word = |score: &u8| match LinkClass::of_score(*score) {
+        LinkClass::Unknown => "?".to_owned(),
+        LinkClass::System => "SYS".to_owned(),
+        LinkClass::Numa => "NODE".to_owned(),
+        LinkClass::HostBridge => "PHB".to_owned(),
+        LinkClass::PciSwitch => "PIX".to_owned(),
+        LinkClass::NvLink(width) => format!("NV{width}"),
+        LinkClass::Same => "X".to_owned(),
+    };
+    let rows = inventory.gpu_links.chunks(inventory.gpus.len().max(1));
+    rows.map(|row| row.iter().map(word).collect()).collect()
 }
 
 fn as_json(node: &str, inventory: &Inventory) -> String {
@@ -65,6 +128,8 @@ fn as_json(node: &str, inventory: &Inventory) -> String {
         "boot_id": inventory.boot_id,
         "booted_at": inventory.booted_at,
         "unenforced": inventory.unenforced,
+        "gpus": inventory.gpus.iter().enumerate().map(gpu_json).collect::<Vec<_>>(),
+        "gpu_links": link_rows(inventory),
     });
     format!("{value:#}")
 }
@@ -83,6 +148,11 @@ fn as_text(node: &str, inventory: &Inventory) -> String {
         ("host", format!("{} ({}, {})", inventory.hostname, inventory.os, inventory.arch)),
         ("boot", inventory.boot_id.clone()),
     ];
+    let index: Vec<String> = (0..inventory.gpus.len()).map(|at| format!("gpu {at}")).collect();
+    for ((name, gpu), links) in index.iter().zip(&inventory.gpus).zip(link_rows(inventory)) {
+        lines.push((name, gpu_words(gpu)));
+        lines.push(("  links", links.join(" ")));
+    }
     lines.extend(inventory.unenforced.iter().map(|text| ("unenforced", text.clone())));
     let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{name:<12}{value}\n")).collect()

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+mod gpus;
+
 use muster_model::{Capacity, GresKind, NodeConfig};
 
 use super::*;
@@ -46,6 +48,7 @@ fn declared(cpus: u32, memory_mib: u64, gpus: u64) -> NodeConfig {
         cores_per_socket: cpus,
         threads_per_core: 1,
         features: Vec::new(),
+        auto_gpus: false,
         weight: 1,
     }
 }
@@ -53,7 +56,7 @@ fn declared(cpus: u32, memory_mib: u64, gpus: u64) -> NodeConfig {
 fn check(node: &NodeConfig, unenforced: &[&str]) -> Inventory {
     let root = tempfile::tempdir().unwrap();
     two_sockets_eight_gpus(root.path());
-    let host = Host::look(&Roots::below(root.path()));
+    let host = Host::look(&Roots::below(root.path()), &gpu::Driver::Absent);
     let inventory = report(&host, node, &["not root".into()]);
     assert_eq!(inventory.unenforced[0], "not root");
     assert_eq!(inventory.unenforced[1..], *unenforced);
@@ -101,7 +104,7 @@ fn the_topology_is_read_as_the_kernel_shows_it() {
 #[test]
 fn a_host_that_says_nothing_is_reported_so() {
     let root = tempfile::tempdir().unwrap();
-    let host = Host::look(&Roots::below(root.path()));
+    let host = Host::look(&Roots::below(root.path()), &gpu::Driver::Absent);
     let inventory = report(&host, &declared(4, 1000, 0), &[]);
     assert_eq!(
         inventory.unenforced,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use muster_cgroup::{Cgroups, DeviceRule, DeviceRules, Limits};
+use muster_cgroup::{Cgroups, DeviceRules, Limits};
 use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits};
 use muster_proto::token::ClusterKey;
 use muster_shim::{Launcher, SliceDir};
@@ -19,6 +19,7 @@ use super::job::{End, Event, Key};
 use super::series::Series;
 use super::spool;
 use crate::clock::now_ms;
+use crate::health::Gpus;
 use crate::prolog::{self, Stage};
 
 /// Slices that are written, launched, cleaned or forgotten at once. Each is some ten file
@@ -58,6 +59,10 @@ pub struct Binding {
     pub cpus: bool,
     /// Devices that every job may open; `None`: devices are not held.
     pub devices: Option<DeviceRules>,
+    /// Major number of the files that open MIG instances, where the driver has them.
+    pub caps_major: Option<u32>,
+    /// CUDA_VISIBLE_DEVICES names GPUs as the driver does.
+    pub by_uuid: bool,
 }
 
 /// The outside of one agent.
@@ -86,6 +91,8 @@ pub struct Edge {
     pub sample_every: Duration,
     pub slots: Arc<Semaphore>,
     pub series: Series,
+    /// The GPUs of this node.
+    pub gpus: Gpus,
     /// A round of looking after shims is under way.
     pub looking: AtomicBool,
 }
@@ -193,7 +200,15 @@ impl Edge {
         launch.kill_wait_seconds = seconds(patience.kill_wait);
         launch.unkillable_seconds = seconds(patience.unkillable);
         launch.limits = Some(self.limits(&launch));
-        if self.binding.devices.is_some() {
+        let gpus = gpus::mask_of(&launch.gres);
+        self.gpus.hold(key, gpus);
+        let environment = match self.binding.by_uuid {
+            true => gpus::by_uuid(&launch.environment, self.gpus.units(), gpus),
+            false => None,
+        };
+        if let Some(environment) = environment {
+            launch.environment = environment.into();
+        } else if self.binding.devices.is_some() {
             launch.environment = gpus::numbered_within(&launch.environment).into();
         }
         let batch = launch.batch;
@@ -212,10 +227,9 @@ impl Edge {
     }
 
     fn limits(&self, launch: &Launch) -> SliceLimits {
-        let gpus = launch.gres.iter().filter(|g| g.kind.as_ref().is_some_and(|k| k.name == "gpu"));
-        let mask = gpus.fold(0u64, |mask, gres| mask | gres.mask);
-        let units = (0..64).filter(|bit| mask >> bit & 1 == 1).map(DeviceRule::nvidia_gpu);
+        let mask = gpus::mask_of(&launch.gres);
         let base = self.binding.devices.as_ref();
+        let units = gpus::device_rules(self.gpus.units(), mask, self.binding.caps_major);
         let rules = base.into_iter().flat_map(|b| b.allow.iter().copied().chain(units.clone()));
         SliceLimits {
             cpus: if self.binding.cpus { launch.cpus.clone() } else { String::new() },
@@ -244,7 +258,7 @@ impl Edge {
     fn launch_now(&self, key: Key, batch: bool) -> Result<Option<i64>, String> {
         let dir = self.dir(key);
         if batch {
-            let launched = self.launcher.launch_in_series(&dir, &self.series.take(key));
+            let launched = self.launcher.launch_in_series(&dir, &self.series.launch(key));
             return launched.map(|_| None).map_err(|fault| chain(&fault));
         }
         let started_at = now_ms();
@@ -285,6 +299,7 @@ impl Edge {
         unkillable: Duration,
         inputs: mpsc::Sender<Input>,
     ) -> Option<Event> {
+        muster_shim::end_steps(&self.spool, key.job, key.attempt);
         let begun = Instant::now();
         let mut told = false;
         while !self.is_clean(key, &end) {
@@ -301,6 +316,10 @@ impl Edge {
             }
             tokio::time::sleep(if told { STUCK_PAUSE } else { SWEEP_PAUSE }).await;
         }
+        let edge = self.clone();
+        if let Some(report) = self.blocking(move || edge.gpus.hand_over(key)).await {
+            let _ = inputs.send(Input::Gpus(report)).await;
+        }
         let epilog_fault = self.epilogue(key, &end).await.err().unwrap_or_default();
         self.note_end(key, end, &epilog_fault).await;
         Some(Event::Cleaned { epilog_fault })
@@ -310,7 +329,8 @@ impl Edge {
     /// at control groups waits for no disk.
     fn is_clean(&self, key: Key, end: &End) -> bool {
         let ended = matches!(end, End::Finished { exit: Some(e), .. } if e.unkillable == 0);
-        ended && matches!(self.cgroups.open(&key.to_string()), Ok(None))
+        let no_group = || matches!(self.cgroups.open(&key.to_string()), Ok(None));
+        ended && (self.series.has_launched(key) || no_group())
     }
 
     /// One round of killing; how many processes are left.
@@ -379,7 +399,8 @@ impl Edge {
 
     /// Removes a slice from the spool.
     pub(super) fn forget(&self, key: Key) {
-        self.series.take(key);
+        self.series.forget(key);
+        self.gpus.forget(key);
         if let Err(fault) = self.dir(key).remove() {
             tracing::warn!(slice = %key, "forget it: {}", chain(&fault));
         }

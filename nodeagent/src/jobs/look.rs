@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_proto::agent::v1::Sample;
+use muster_proto::v1::Usage;
 use muster_shim::{ShimClient, SliceDir};
 
 use super::edge::Edge;
@@ -98,5 +99,6 @@ fn found(dir: &SliceDir, launching_since: Option<Instant>) -> Option<Event> {
 fn usage(edge: &Arc<Edge>, key: Key) -> Option<Sample> {
     // A shim that ends just now says all in its exit record.
     let reply = ShimClient::connect(&edge.dir(key)).ok()?.status().ok()?;
-    Some(Sample { job: key.job, attempt: key.attempt, usage: reply.usage, pids: reply.pids })
+    let usage = reply.usage.map(|usage| Usage { gpu: edge.gpus.usage(key), ..usage });
+    Some(Sample { job: key.job, attempt: key.attempt, usage, pids: reply.pids })
 }

@@ -14,7 +14,7 @@
 
 pub mod adopt;
 pub mod edge;
-mod gpus;
+pub(crate) mod gpus;
 pub mod job;
 mod look;
 pub mod reconcile;
@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_proto::agent::v1::{
-    AgentMessage, Desired, DesiredSlice, Hello, NodeFault, Reports, Sample, Samples, Signals, Want,
-    Welcome, agent_message,
+    AgentMessage, Desired, DesiredSlice, GpuReport, Hello, NodeFault, Reports, Sample, Samples,
+    Signals, StepsTold, Want, Welcome, agent_message,
 };
 use muster_proto::shim::v1::{Launch, Notice, StopCause, notice};
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ use edge::{Edge, Patience};
 use job::{Action, End, Event, Key, Phase, Wish};
 use reconcile::{Desire, Held, Launchable};
 use tell::{Teller, Word};
+
+use crate::steps::Steps;
 
 /// Inputs that wait to be taken in: a burst of a thousand slices that end at once, and the stream
 /// beside them. Who sends more waits, which slows the stream and not the shims.
@@ -69,6 +71,8 @@ pub enum Input {
     /// The node is not fit for new work. Of a slice: until that is over.
     Fault(Option<Key>, String),
     Samples(Vec<Sample>),
+    /// What GPUs do, and all that is wrong with them.
+    Gpus(GpuReport),
 }
 
 /// The way to the controller while a stream lasts.
@@ -101,6 +105,12 @@ pub struct Jobs {
     patience: Patience,
     sample_every: Duration,
     sampling: bool,
+    /// As last reported.
+    gpus: GpuReport,
+    /// It was not told yet.
+    gpu_news: bool,
+    /// Told of too, where there are any.
+    steps: Option<Steps>,
 }
 
 impl Jobs {
@@ -122,7 +132,16 @@ impl Jobs {
             faults: Vec::new(),
             standing: BTreeMap::new(),
             sampling: false,
+            gpus: GpuReport::default(),
+            gpu_news: false,
+            steps: None,
         }
+    }
+
+    /// Tells of these steps too, each before the end of its job.
+    #[must_use]
+    pub fn with_steps(self, steps: Steps) -> Self {
+        Jobs { steps: Some(steps), ..self }
     }
 
     /// Takes in and acts until every sender is gone or `stop` fires. Jobs go on without it.
@@ -174,6 +193,7 @@ impl Jobs {
                 self.faults.push(reason.clone());
                 self.standing.insert(key, reason);
             }
+            Input::Gpus(report) => (self.gpus, self.gpu_news) = (report, true),
             Input::Samples(samples) => {
                 self.sampling = false;
                 if !samples.is_empty() {
@@ -196,11 +216,17 @@ impl Jobs {
 
     /// The first message of a stream: everything that is here.
     fn greet(&mut self, link: Link) {
-        let slices = self.held.iter().map(|(key, job)| job.hello(key)).collect();
+        let hello_of =
+            |(key, job): (Key, &job::Job)| self.edge.gpus.with_usage(key, job.hello(key));
+        let slices = self.held.iter().map(hello_of).collect();
         let hello = Hello { slices, ..*link.hello };
         self.link = Some(link.outbox);
         self.dirty.clear();
         self.send(agent_message::Kind::Hello(hello));
+        if let Some(steps) = &self.steps {
+            steps.tell_again();
+        }
+        self.gpu_news = self.gpus != GpuReport::default();
         self.faults.extend(self.standing.values().cloned());
     }
 
@@ -372,20 +398,41 @@ impl Jobs {
     }
 
     fn has_news(&self) -> bool {
-        self.link.is_some() && (!self.dirty.is_empty() || !self.faults.is_empty())
+        self.link.is_some()
+            && (self.gpu_news
+                || !self.dirty.is_empty()
+                || !self.faults.is_empty()
+                || self.steps.as_ref().is_some_and(Steps::has_news))
     }
 
     /// Tells what is new. What the outbox does not take stays news.
     fn flush(&mut self) {
+        // Before the ends: a GPU that was left dirty must not be given away with its job's end.
+        if self.gpu_news {
+            if !self.send(agent_message::Kind::Gpus(self.gpus.clone())) {
+                return;
+            }
+            self.gpu_news = false;
+        }
         while let Some(reason) = self.faults.last().cloned() {
             if !self.send(agent_message::Kind::Fault(NodeFault { reason })) {
                 return;
             }
             self.faults.pop();
         }
+        while let Some(steps) = self.steps.as_ref().and_then(|s| s.news(REPORT_BATCH)) {
+            let told = StepsTold { steps: steps.clone() };
+            if !self.send(agent_message::Kind::Steps(told)) {
+                self.steps.iter().for_each(|s| s.give_back(steps.clone()));
+                return;
+            }
+        }
         while !self.dirty.is_empty() {
             let keys: Vec<Key> = self.dirty.iter().take(REPORT_BATCH).copied().collect();
-            let report = |key: &Key| self.held.get(*key).and_then(|job| job.report(*key));
+            let report = |key: &Key| {
+                let report = self.held.get(*key).and_then(|job| job.report(*key))?;
+                Some(self.edge.gpus.with_usage(*key, report))
+            };
             let slices: Vec<_> = keys.iter().filter_map(report).collect();
             if !slices.is_empty() && !self.send(agent_message::Kind::Reports(Reports { slices })) {
                 return;

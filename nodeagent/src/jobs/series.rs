@@ -1,6 +1,6 @@
 //! What the tasks of one array share on this node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use muster_proto::shim::v1::Launch;
@@ -14,6 +14,8 @@ use super::job::Key;
 pub struct Series {
     /// Of slices that are written and not launched yet.
     names: Mutex<HashMap<Key, String>>,
+    /// Of slices whose shim and group are shared.
+    shared: Mutex<HashSet<Key>>,
     /// The slice that was written last, and its series.
     last: Mutex<Option<(String, SliceDir)>>,
 }
@@ -32,8 +34,23 @@ impl Series {
         before.filter(|(of, _)| *of == name).map(|(_, dir)| dir)
     }
 
-    /// The series of a slice that is launched or given up; empty: none.
-    pub(super) fn take(&self, key: Key) -> String {
-        self.names.lock().expect("no panic inside").remove(&key).unwrap_or_default()
+    /// The series of a slice that is being launched; empty: none.
+    pub(super) fn launch(&self, key: Key) -> String {
+        let name = self.names.lock().expect("no panic inside").remove(&key).unwrap_or_default();
+        if !name.is_empty() {
+            self.shared.lock().expect("no panic inside").insert(key);
+        }
+        name
+    }
+
+    /// Whether this agent launched the slice in a series: there is no group of its name then.
+    pub(super) fn has_launched(&self, key: Key) -> bool {
+        self.shared.lock().expect("no panic inside").contains(&key)
+    }
+
+    /// Nothing is left of the slice.
+    pub(super) fn forget(&self, key: Key) {
+        self.names.lock().expect("no panic inside").remove(&key);
+        self.shared.lock().expect("no panic inside").remove(&key);
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use muster_model::{
-    ArraySpec, Constraint, Dependency, JobSpec, LaunchSpec, NodeCount, OpenMode, Request, Uid, User,
+    ArraySpec, Constraint, Dependency, JobSpec, LaunchSpec, NodeCount, OpenMode, Request,
+    SwitchWish, TopologyWish, Uid, User,
 };
 
 use super::BadField;
@@ -118,6 +119,10 @@ pub fn request_out(request: &Request) -> v1::Request {
         contiguous: request.contiguous,
         threads_per_core: request.threads_per_core,
         sockets_per_node: request.sockets_per_node,
+        max_switches: request.topology.switches.map(|wish| wish.count),
+        switch_wait_seconds: request.topology.switches.map_or(0, |wish| wish.max_wait_seconds),
+        segment: request.topology.segment,
+        topology_alone: request.topology.alone,
     }
 }
 
@@ -157,7 +162,17 @@ pub fn request_in(wire: Option<&v1::Request>) -> Result<Request, BadField> {
         contiguous: wire.contiguous,
         threads_per_core: wire.threads_per_core,
         sockets_per_node: wire.sockets_per_node,
+        topology: topology_in(wire)?,
     })
+}
+
+fn topology_in(wire: &v1::Request) -> Result<TopologyWish, BadField> {
+    if wire.segment == Some(0) || wire.max_switches == Some(0) {
+        return Err(BadField::new("segment or switches", "0 is no count"));
+    }
+    let max_wait_seconds = wire.switch_wait_seconds;
+    let switches = wire.max_switches.map(|count| SwitchWish { count, max_wait_seconds });
+    Ok(TopologyWish { switches, segment: wire.segment, alone: wire.topology_alone })
 }
 
 /// A launch spec for the wire.

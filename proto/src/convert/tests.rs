@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use muster_model::{
     ArraySpec, Constraint, Dependency, GresKind, GresRequest, GresScope, JobSpec, LaunchSpec,
-    MemoryRequest, Minutes, NodeCount, OpenMode, Request, SignalRequest, TimeLimit, Timestamp, Uid,
-    User,
+    MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish, TimeLimit, Timestamp,
+    TopologyWish, Uid, User,
 };
 
 use super::*;
@@ -32,6 +32,11 @@ fn spec() -> JobSpec {
         contiguous: true,
         threads_per_core: Some(1),
         sockets_per_node: Some(2),
+        topology: TopologyWish {
+            switches: Some(SwitchWish { count: 2, max_wait_seconds: 90 }),
+            segment: Some(4),
+            alone: true,
+        },
     };
     JobSpec {
         name: "train".into(),
@@ -40,7 +45,7 @@ fn spec() -> JobSpec {
         qos: "normal".into(),
         partitions: vec!["gpu".into(), "main".into()],
         request: Arc::new(request),
-        time_limit: Some(TimeLimit::Limited(Minutes(90))),
+        time_limit: Some(TimeLimit::minutes(90)),
         time_min: Some(TimeLimit::Unlimited),
         begin: Some(Timestamp(1_700_000_000_000)),
         deadline: None,

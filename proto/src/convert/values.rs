@@ -1,7 +1,7 @@
 //! Small values: time limits, memory, generic resources, signals, exits.
 
 use muster_model::{
-    ExitStatus, GresKind, GresMask, GresRequest, GresScope, MemoryRequest, Minutes, SignalRequest,
+    ExitStatus, GpuUsage, GresKind, GresMask, GresRequest, GresScope, MemoryRequest, SignalRequest,
     TimeLimit, Timestamp, Uid, Usage, User,
 };
 
@@ -12,7 +12,7 @@ use crate::v1;
 pub fn limit_out(limit: TimeLimit) -> v1::TimeLimit {
     use v1::time_limit::Limit;
     let limit = match limit {
-        TimeLimit::Limited(minutes) => Limit::Minutes(minutes.0),
+        TimeLimit::Limited(_) => Limit::Minutes(limit.whole_minutes().unwrap_or_default()),
         TimeLimit::Unlimited => Limit::Unlimited(true),
     };
     v1::TimeLimit { limit: Some(limit) }
@@ -24,7 +24,7 @@ pub fn limit_in(limit: &v1::TimeLimit) -> Option<TimeLimit> {
     use v1::time_limit::Limit;
     limit.limit.as_ref().map(|limit| match limit {
         Limit::Minutes(0) | Limit::Unlimited(_) => TimeLimit::Unlimited,
-        Limit::Minutes(minutes) => TimeLimit::Limited(Minutes(*minutes)),
+        Limit::Minutes(minutes) => TimeLimit::minutes(*minutes),
     })
 }
 
@@ -173,6 +173,12 @@ pub fn usage_out(usage: Usage) -> v1::Usage {
         user_cpu_ms: usage.user_cpu_ms,
         system_cpu_ms: usage.system_cpu_ms,
         max_rss_kib: usage.max_rss_kib,
+        gpu: usage.gpu.map(|gpu| v1::GpuUsage {
+            busy_ms: gpu.busy_ms,
+            seen_ms: gpu.seen_ms,
+            memory_mib: gpu.memory_mib,
+            energy_mj: gpu.energy_mj,
+        }),
     }
 }
 
@@ -182,5 +188,11 @@ pub fn usage_in(usage: &v1::Usage) -> Usage {
         user_cpu_ms: usage.user_cpu_ms,
         system_cpu_ms: usage.system_cpu_ms,
         max_rss_kib: usage.max_rss_kib,
+        gpu: usage.gpu.map(|gpu| GpuUsage {
+            busy_ms: gpu.busy_ms,
+            seen_ms: gpu.seen_ms,
+            memory_mib: gpu.memory_mib,
+            energy_mj: gpu.energy_mj,
+        }),
     }
 }

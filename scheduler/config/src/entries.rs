@@ -25,6 +25,13 @@ impl Config {
         let gres: std::collections::BTreeSet<&str> =
             self.nodes.iter().flat_map(|n| n.capacity.gres.keys()).map(|k| &*k.name).collect();
         let gres = gres.into_iter().collect::<Vec<_>>().join(",");
+        let choices = format!(
+            "order={},backfill={},shadows={},packing={}",
+            s.order.word(),
+            s.backfill.word(),
+            s.shadows.word(),
+            s.packing.word()
+        );
         let mut entries: Vec<(&str, String)> = vec![
             ("AccountingStorageType", format!("accounting_storage/{storage}")),
             ("AuthType", "auth/muster".into()),
@@ -47,6 +54,7 @@ impl Config {
             ("PriorityWeightPartition", self.priority.partition.to_string()),
             ("ProctrackType", confine.into()),
             ("Prolog", file(&self.agent.prolog)),
+            ("SchedulerParameters", choices),
             ("SchedulerType", "sched/backfill".into()),
             ("SelectType", "select/cons_tres".into()),
             ("SelectTypeParameters", "CR_CPU_MEMORY".into()),

@@ -8,14 +8,20 @@
 //! operators stay names.
 //!
 //! - `raw`: the file's shape and the nearest-key suggestion; `resolved`: the values in force
+//! - `choices`: how a pass chooses
+//! - `topology`: switches and blocks, checked against the nodes
 //! - `entries`: the same values under the names that `scontrol show config` prints
 
+mod choices;
 mod entries;
 mod raw;
 mod resolved;
+mod topology;
 
+pub use choices::{Backfill, Order, Packing, Shadows};
 pub use resolved::{
-    Agent, CgroupMode, Config, Controller, History, Priority, Scheduler, Security, Tls,
+    Agent, CgroupMode, Config, Controller, GpuNumbering, History, NvmlLibrary, Priority, Scheduler,
+    Security, Tls,
 };
 
 use std::path::{Path, PathBuf};

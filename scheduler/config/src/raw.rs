@@ -2,7 +2,7 @@
 //! expected keys into a suggestion of the nearest one.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -28,14 +28,46 @@ fn explain(message: &str) -> String {
     };
     let mut quoted = rest.split('`').step_by(2);
     let key = quoted.next().unwrap_or_default();
-    let nearest = quoted
-        .filter(|known| !known.is_empty())
-        .map(|known| (strsim::damerau_levenshtein(key, known), known))
-        .min()
-        .filter(|(distance, known)| *distance <= known.len().max(key.len()) / 2);
-    match nearest {
-        Some((_, known)) => format!("unknown key {key:?}; did you mean {known:?}?"),
+    match nearest(key, quoted) {
+        Some(known) => format!("unknown key {key:?}; did you mean {known:?}?"),
         None => format!("unknown key {key:?}"),
+    }
+}
+
+/// The known word that is most like this one, if any is like it.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let known = known.filter(|known| !known.is_empty());
+    let (distance, nearest) =
+        known.map(|known| (strsim::damerau_levenshtein(word, known), known)).min()?;
+    (distance <= nearest.len().max(word.len()) / 2).then_some(nearest)
+}
+
+/// A number or a word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Count {
+    Number(u32),
+    Word(String),
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Count;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 on, or \"all\"")
+            }
+            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Count, E> {
+                let count = u32::try_from(count);
+                count
+                    .map(Count::Number)
+                    .map_err(|_| E::custom("use a number from 0 on, or \"all\""))
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Count, E> {
+                Ok(Count::Word(word.to_owned()))
+            }
+        }
+        from.deserialize_any(Either)
     }
 }
 
@@ -83,6 +115,33 @@ fn parse_size(text: &str) -> Option<u64> {
     }
 }
 
+/// Generic resources: one word (`"auto"`), or a list of words.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gres(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Gres {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Gres;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"auto\", or a list like [\"gpu:h100:8\"]")
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Gres, E> {
+                Ok(Gres(vec![word.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Gres, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = list.next_element()? {
+                    words.push(word);
+                }
+                Ok(Gres(words))
+            }
+        }
+        from.deserialize_any(Words)
+    }
+}
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +167,26 @@ pub(crate) struct File {
     pub(crate) node: Vec<Node>,
     #[serde(default)]
     pub(crate) partition: Vec<Partition>,
+    #[serde(default)]
+    pub(crate) switch: Vec<Switch>,
+    #[serde(default)]
+    pub(crate) block: Vec<Block>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Switch {
+    pub(crate) name: String,
+    pub(crate) nodes: Option<String>,
+    pub(crate) switches: Option<String>,
+    pub(crate) rails: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Block {
+    pub(crate) name: String,
+    pub(crate) nodes: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -153,6 +232,10 @@ pub(crate) struct Scheduler {
     pub(crate) sample_seconds: Option<u32>,
     pub(crate) pass_interval_seconds: Option<u32>,
     pub(crate) pass_fuel: Option<u64>,
+    pub(crate) order: Option<String>,
+    pub(crate) backfill: Option<String>,
+    pub(crate) shadows: Option<Count>,
+    pub(crate) packing: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -178,6 +261,9 @@ pub(crate) struct Agent {
     pub(crate) prolog: Option<String>,
     pub(crate) epilog: Option<String>,
     pub(crate) prolog_timeout_seconds: Option<u32>,
+    pub(crate) nvml_library: Option<String>,
+    pub(crate) gpu_check_seconds: Option<u32>,
+    pub(crate) gpu_numbering: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -187,7 +273,7 @@ pub(crate) struct Node {
     pub(crate) cpus: u32,
     pub(crate) memory: Size,
     #[serde(default)]
-    pub(crate) gres: Vec<String>,
+    pub(crate) gres: Gres,
     #[serde(default)]
     pub(crate) features: Vec<String>,
     pub(crate) weight: Option<u32>,

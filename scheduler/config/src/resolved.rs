@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use muster_model::resources::{Capacity, GresKind};
 use muster_model::time::{parse_limit, parse_seconds};
-use muster_model::{Hostlist, NodeConfig, Partition, PartitionState, TimeLimit};
+use muster_model::{Hostlist, NodeConfig, Partition, PartitionState, TimeLimit, TopologyConfig};
 
+use crate::choices::{self, Backfill, Order, Packing, Shadows};
 use crate::raw;
 
 /// Everything the file says. Units are in the names.
@@ -31,6 +32,8 @@ pub struct Config {
     /// In the order written, hostlists expanded.
     pub nodes: Vec<NodeConfig>,
     pub partitions: Vec<Partition>,
+    /// Sound for these nodes.
+    pub topology: TopologyConfig,
 }
 
 /// Where the controller is reached.
@@ -86,6 +89,10 @@ pub struct Scheduler {
     pub pass_interval_seconds: u32,
     /// Work units of one pass.
     pub pass_fuel: u64,
+    pub order: Order,
+    pub backfill: Backfill,
+    pub shadows: Shadows,
+    pub packing: Packing,
 }
 
 /// Weights of the priority's parts.
@@ -113,6 +120,32 @@ pub struct Agent {
     pub prolog: Option<PathBuf>,
     pub epilog: Option<PathBuf>,
     pub prolog_timeout_seconds: u32,
+    /// In a path, `%n` stands for the node's name.
+    pub nvml_library: NvmlLibrary,
+    /// Between two looks at the health of GPUs.
+    pub gpu_check_seconds: u32,
+    pub gpu_numbering: GpuNumbering,
+}
+
+/// Where NVIDIA's management library is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NvmlLibrary {
+    /// Where the system's loader finds it, if it does.
+    #[default]
+    System,
+    /// It is not asked: GPUs are as declared.
+    None,
+    Path(PathBuf),
+}
+
+/// How CUDA_VISIBLE_DEVICES names GPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GpuNumbering {
+    /// By number, as Slurm does: from 0 where a job sees its own GPUs only.
+    #[default]
+    Index,
+    /// By the driver's names (`GPU-...`), which hold inside and outside a job.
+    Uuid,
 }
 
 /// Which cgroup interface confines jobs.
@@ -131,6 +164,17 @@ impl Config {
     #[must_use]
     pub fn spool_dir(&self, node: &str) -> PathBuf {
         PathBuf::from(self.agent.spool_dir.to_string_lossy().replace("%n", node))
+    }
+
+    /// The NVIDIA library that one node's agent loads.
+    #[must_use]
+    pub fn nvml_library(&self, node: &str) -> NvmlLibrary {
+        match &self.agent.nvml_library {
+            NvmlLibrary::Path(path) => {
+                NvmlLibrary::Path(path.to_string_lossy().replace("%n", node).into())
+            }
+            other => other.clone(),
+        }
     }
 
     /// The socket on which one node's agent serves its local users.
@@ -152,6 +196,7 @@ pub(crate) fn resolve(path: &Path, file: raw::File) -> Result<Config, String> {
     let run_dir = absolute("run_dir", file.run_dir.as_deref(), "/run/muster")?;
     let nodes = nodes(&file.node)?;
     let partitions = partitions(&file.partition, &nodes)?;
+    let topology = crate::topology::resolve(&file.switch, &file.block, &nodes)?;
     let tls = tls(&file.security)?;
     let history_default = format!("sqlite://{}/history.db", state_dir.display());
     Ok(Config {
@@ -168,6 +213,7 @@ pub(crate) fn resolve(path: &Path, file: raw::File) -> Result<Config, String> {
         run_dir,
         nodes,
         partitions,
+        topology,
     })
 }
 
@@ -253,6 +299,10 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, String> {
             1,
         )?,
         pass_fuel: raw.pass_fuel.unwrap_or(50_000_000).max(1),
+        order: choices::order(raw.order.as_deref())?,
+        backfill: choices::backfill(raw.backfill.as_deref())?,
+        shadows: choices::shadows(raw.shadows.as_ref())?,
+        packing: choices::packing(raw.packing.as_deref())?,
     })
 }
 
@@ -296,6 +346,21 @@ fn agent(raw: &raw::Agent) -> Result<Agent, String> {
         prolog: path("agent.prolog", raw.prolog.as_deref())?,
         epilog: path("agent.epilog", raw.epilog.as_deref())?,
         prolog_timeout_seconds: raw.prolog_timeout_seconds.unwrap_or(300),
+        nvml_library: match raw.nvml_library.as_deref() {
+            None | Some("system") => NvmlLibrary::System,
+            Some("none") => NvmlLibrary::None,
+            Some(text) => NvmlLibrary::Path(absolute("agent.nvml_library", Some(text), "")?),
+        },
+        gpu_check_seconds: at_least(
+            "agent.gpu_check_seconds",
+            raw.gpu_check_seconds.unwrap_or(10),
+            1,
+        )?,
+        gpu_numbering: match raw.gpu_numbering.as_deref().unwrap_or("index") {
+            "index" => GpuNumbering::Index,
+            "uuid" => GpuNumbering::Uuid,
+            other => return Err(format!("agent.gpu_numbering = {other:?}: use index or uuid")),
+        },
     })
 }
 
@@ -311,8 +376,12 @@ fn nodes(raw: &[raw::Node]) -> Result<Vec<NodeConfig>, String> {
         let capacity = Capacity {
             cpus: node.cpus,
             memory_mib: node.memory.0,
-            gres: gres(&node.name, &node.gres)?,
+            gres: gres(&node.name, &node.gres.0)?,
         };
+        let auto_gpus = node.gres.0.iter().any(|word| word == AUTO);
+        if auto_gpus && capacity.gres.keys().any(|kind| &*kind.name == "gpu") {
+            return Err(format!("node {:?}: gres names GPUs and \"auto\": use one", node.name));
+        }
         for feature in &node.features {
             word(&format!("node {}: feature", node.name), feature)?;
         }
@@ -327,6 +396,7 @@ fn nodes(raw: &[raw::Node]) -> Result<Vec<NodeConfig>, String> {
                 cores_per_socket: cores,
                 threads_per_core: threads,
                 features: node.features.iter().map(|f| f.as_str().into()).collect(),
+                auto_gpus,
                 weight: node.weight.unwrap_or(1),
             });
         }
@@ -360,9 +430,12 @@ fn shape(node: &raw::Node) -> Result<(u32, u32, u32), String> {
     }
 }
 
+/// Among the GRES of a node: its GPUs are those that its agent finds.
+const AUTO: &str = "auto";
+
 fn gres(node: &str, words: &[String]) -> Result<BTreeMap<GresKind, u64>, String> {
     let mut out = BTreeMap::new();
-    for text in words {
+    for text in words.iter().filter(|text| *text != AUTO) {
         let fault = || format!("node {node:?}: gres {text:?}: use name:count or name:type:count");
         let parts: Vec<&str> = text.split(':').collect();
         let (kind, count) = match parts.as_slice() {
@@ -471,7 +544,7 @@ fn members(raw: &raw::Partition, nodes: &[NodeConfig]) -> Result<Vec<Box<str>>, 
     Ok(out)
 }
 
-fn word(what: &str, text: &str) -> Result<(), String> {
+pub(crate) fn word(what: &str, text: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !text.is_empty() && text.chars().all(plain) {
         Ok(())

@@ -31,6 +31,7 @@ pub fn cluster_config(config: &Config) -> ClusterConfig {
             size: config.priority.size,
             partition: config.priority.partition,
         },
+        topology: config.topology.clone(),
     }
 }
 
@@ -54,6 +55,18 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
         "partition",
         old.partitions.iter().map(|p| (&*p.name, p)).collect(),
         new.partitions.iter().map(|p| (&*p.name, p)).collect(),
+        &mut lines,
+    );
+    difference(
+        "switch",
+        old.topology.switches.iter().map(|s| (&*s.name, s)).collect(),
+        new.topology.switches.iter().map(|s| (&*s.name, s)).collect(),
+        &mut lines,
+    );
+    difference(
+        "block",
+        old.topology.blocks.iter().map(|b| (&*b.name, b)).collect(),
+        new.topology.blocks.iter().map(|b| (&*b.name, b)).collect(),
         &mut lines,
     );
     for (what, same) in [

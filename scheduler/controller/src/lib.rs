@@ -7,7 +7,7 @@
 //! - `engine/`: the one owner of the state and its log
 //! - `rpc/`: the client API; `auth`, `users`: who calls
 //! - `sessions/`: agents; `launch/`: what they are told to start
-//! - `pass`: the scheduling pass, a client of the engine
+//! - `pass`: the scheduling pass, a client of the engine; `estimates`: looks further ahead
 //! - `duties`: the effects of commits, brought to whom they concern; `changes`: to those who
 //!   watch; `recorder`: to the history; `upkeep`: ticks and purges
 //! - `history/`: finished jobs in SQLite or PostgreSQL
@@ -19,6 +19,7 @@ pub mod changes;
 pub mod cluster;
 pub mod duties;
 pub mod engine;
+pub mod estimates;
 pub mod history;
 pub mod launch;
 pub mod pass;
@@ -27,6 +28,7 @@ pub mod rpc;
 pub mod serve;
 pub mod sessions;
 pub mod show;
+pub mod steps;
 pub mod upkeep;
 pub mod usage;
 pub mod users;
@@ -47,6 +49,7 @@ use pass::Opinions;
 use recorder::Recorder;
 use sessions::hub::Hub;
 use sessions::wanted::Scripts;
+use steps::StepBook;
 use usage::UsageBook;
 use users::Users;
 
@@ -59,11 +62,13 @@ pub struct Controller {
     pub users: Users,
     pub hub: Hub,
     pub usage: UsageBook,
+    pub steps: StepBook,
     pub scripts: Scripts,
     pub history: History,
     pub recorder: Recorder,
     pub changes: Changes,
     pub opinions: Opinions,
+    pub estimates: estimates::Estimates,
     pub started_at: Timestamp,
     /// Everything ends when it is cancelled.
     pub stop: CancellationToken,

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use muster_config as config;
 use muster_core::command::Command;
-use muster_core::plan::{self, Plan, Policy, Reasons};
+use muster_core::plan::{self, Plan, Policy, Reasons, why};
 use muster_model::NodeId;
 use tokio::sync::Notify;
 
 use crate::Controller;
 use crate::engine::EngineError;
+use crate::estimates::Starts;
 
 /// Commits come in bursts: a moment's wait lets one pass see them all.
 const GATHER: Duration = Duration::from_millis(2);
@@ -25,6 +27,7 @@ const SLOW: Duration = Duration::from_millis(500);
 pub struct Opinions {
     wake: Arc<Notify>,
     reasons: Arc<RwLock<Arc<Reasons>>>,
+    starts: Arc<RwLock<Starts>>,
     pub passes: Arc<AtomicU64>,
     pub last_at: Arc<AtomicI64>,
 }
@@ -39,6 +42,49 @@ impl Opinions {
     #[must_use]
     pub fn reasons(&self) -> Arc<Reasons> {
         self.reasons.read().expect("reasons are only replaced whole").clone()
+    }
+
+    /// The starts that it chose or promised.
+    #[must_use]
+    pub fn starts(&self) -> Starts {
+        self.starts.read().expect("starts are only replaced whole").clone()
+    }
+}
+
+/// How a pass chooses, as the config says.
+#[must_use]
+pub fn policy(of: &config::Scheduler) -> Policy {
+    let order = match of.order {
+        config::Order::Balanced => plan::Order::Balanced,
+        config::Order::Priority => plan::Order::Priority,
+        config::Order::Fcfs => plan::Order::Fcfs,
+        config::Order::Sjf => plan::Order::Sjf,
+        config::Order::F1 => plan::Order::F1,
+        config::Order::Wfp3 => plan::Order::Wfp3,
+    };
+    let backfill = match of.backfill {
+        config::Backfill::On => plan::Backfill::InOrder,
+        config::Backfill::Off => plan::Backfill::Off,
+        config::Backfill::Shortest => plan::Backfill::ShortestFirst,
+    };
+    let shadows = match of.shadows {
+        config::Shadows::First(count) => count,
+        config::Shadows::All => plan::ALL,
+    };
+    let packing = match of.packing {
+        config::Packing::BestFit => plan::Packing::BestFit,
+        config::Packing::FirstFit => plan::Packing::FirstFit,
+        config::Packing::Spread => plan::Packing::Spread,
+    };
+    Policy { order, backfill, shadows, packing, ..Policy::default() }
+}
+
+/// A node that does not answer may be gone: what is not sent there need not be taken back.
+pub fn leave_out_silent(controller: &Controller, view: &mut plan::View) {
+    let grace = controller.grace();
+    for (id, node) in (0u32..).zip(&mut view.nodes) {
+        node.usable &= controller.hub.live(NodeId(id), grace).responding;
+        node.usable &= controller.hub.is_clear(NodeId(id));
     }
 }
 
@@ -74,23 +120,25 @@ pub async fn run(controller: Arc<Controller>) {
 pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
     let began = Instant::now();
     let now = crate::now();
-    let mut view = controller.engine.look(move |state| plan::view(state, now)).await?;
-    let grace = controller.grace();
-    for (id, node) in (0u32..).zip(&mut view.nodes) {
-        // A node that does not answer may be gone: what is not sent there need not be taken back.
-        node.usable &= controller.hub.live(NodeId(id), grace).responding;
-        node.usable &= controller.hub.is_clear(NodeId(id));
-    }
+    let policy = policy(&controller.config().scheduler);
+    let mut view = controller.engine.look(move |state| plan::view(state, now, &policy)).await?;
+    leave_out_silent(controller, &mut view);
     let fuel = controller.config().scheduler.pass_fuel;
-    let planned =
-        tokio::task::spawn_blocking(move || plan::plan(&view, &Policy::default(), now, fuel));
-    let Plan { starts, reasons, more, fuel_used } = planned.await.expect("plan does not panic");
+    let planned = tokio::task::spawn_blocking(move || {
+        let plan = plan::plan(&view, &policy, now, fuel);
+        let promised = why::starts(&view, &plan, now);
+        (plan, promised)
+    });
+    let (plan, promised) = planned.await.expect("plan does not panic");
+    let Plan { starts, reasons, more, fuel_used, .. } = plan;
     let wished = starts.len();
     if wished > 0 {
         controller.engine.tell(Command::Commit(starts)).await?;
     }
     *controller.opinions.reasons.write().expect("reasons are only replaced whole") =
         Arc::new(reasons);
+    *controller.opinions.starts.write().expect("starts are only replaced whole") =
+        Arc::new(promised);
     controller.opinions.passes.fetch_add(1, Relaxed);
     controller.opinions.last_at.store(now.0, Relaxed);
     let took = began.elapsed();

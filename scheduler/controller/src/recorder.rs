@@ -106,7 +106,11 @@ pub async fn flush(controller: &Controller) -> anyhow::Result<()> {
             rows.collect::<Vec<_>>()
         })
         .await?;
-    let entries: Vec<HistoryEntry> = rows.into_iter().map(|row| HistoryEntry { row }).collect();
+    let entry = |mut row| {
+        controller.steps.add_to(&mut row);
+        HistoryEntry { row }
+    };
+    let entries: Vec<HistoryEntry> = rows.into_iter().map(entry).collect();
     controller.history.record(&entries).await?;
     let mut open = controller.recorder.open();
     for name in &batch {

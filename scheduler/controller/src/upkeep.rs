@@ -47,6 +47,13 @@ async fn purge_old(controller: &Controller) -> Result<(), EngineError> {
         look.await?
     };
     controller.usage.keep(&runs);
+    let known = controller.steps.jobs();
+    let look = controller.engine.look(move |state| {
+        let there = |id: &JobId| state.jobs.contains_key(id);
+        known.into_iter().filter(there).collect::<BTreeSet<JobId>>()
+    });
+    let there = look.await?;
+    controller.steps.keep(|job| there.contains(job));
     loop {
         let now = crate::now();
         let old = controller.engine.look(move |state| state.purgeable(now, PURGED_AT_ONCE)).await?;

@@ -45,6 +45,13 @@ impl UsageBook {
             total.0.user_cpu_ms += usage.user_cpu_ms;
             total.0.system_cpu_ms += usage.system_cpu_ms;
             total.0.max_rss_kib = total.0.max_rss_kib.max(usage.max_rss_kib);
+            if let Some(gpu) = &usage.gpu {
+                let sum = total.0.gpu.get_or_insert_default();
+                sum.busy_ms += gpu.busy_ms;
+                sum.seen_ms += gpu.seen_ms;
+                sum.memory_mib += gpu.memory_mib;
+                sum.energy_mj += gpu.energy_mj;
+            }
             total.1 += pids;
         }
         Some(total)
@@ -76,7 +83,12 @@ mod tests {
         let sample = |attempt, cpu, rss| agent::Sample {
             job: 7,
             attempt,
-            usage: Some(v1::Usage { user_cpu_ms: cpu, system_cpu_ms: 0, max_rss_kib: rss }),
+            usage: Some(v1::Usage {
+                user_cpu_ms: cpu,
+                system_cpu_ms: 0,
+                max_rss_kib: rss,
+                gpu: None,
+            }),
             pids: 2,
         };
         book.note(NodeId(0), &[sample(1, 10, 100)]);

@@ -235,7 +235,12 @@ impl FakeAgent {
             status: Some(v1::ExitStatus { code, signal: 0 }),
             started_at,
             ended_at: started_at + 5,
-            usage: Some(v1::Usage { user_cpu_ms: 3, system_cpu_ms: 1, max_rss_kib: 900 }),
+            usage: Some(v1::Usage {
+                user_cpu_ms: 3,
+                system_cpu_ms: 1,
+                max_rss_kib: 900,
+                gpu: None,
+            }),
             ..Default::default()
         };
         let finished = agent::Finished { exit: Some(exit), epilog_fault: String::new() };

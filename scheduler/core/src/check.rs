@@ -1,6 +1,7 @@
 //! Every invariant by name. Looked at after every fact in tests and in the simulator.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use muster_model::{Capacity, GresKind, JobId, NodeId};
 
@@ -36,6 +37,10 @@ pub enum Invariant {
     IndicesAgree,
     /// Licences in use are at most those configured.
     LicensesWithin,
+    /// A reservation has a name, a window and known nodes.
+    ReservationSound,
+    /// Two reservations keep a node at one time only if one of them allows it.
+    ReservationsApart,
     /// No fact is later than the clock.
     ClockAhead,
 }
@@ -54,6 +59,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     for array in state.arrays.keys() {
         array_sound(state, *array, &mut found);
     }
+    reservations_sound(state, &mut found);
     for (name, used) in &state.derived.licenses_used {
         let all = state.config.licenses.iter().find(|(n, _)| n == name).map_or(0, |(_, n)| *n);
         if *used > all {
@@ -90,6 +96,23 @@ fn job_sound(state: &State, job: &Job, found: &mut impl FnMut(Invariant, String)
     };
     if needs_whole && !whole {
         found(Invariant::GangWhole, format!("job {}", job.id));
+    }
+}
+
+fn reservations_sound(state: &State, found: &mut impl FnMut(Invariant, String)) {
+    for (name, one) in &state.reservations {
+        let ascending = one.nodes.is_sorted_by(|a, b| a < b);
+        let known = one.nodes.iter().all(|n| state.node(*n).is_some());
+        let keeps = !one.nodes.is_empty() || !one.licenses.is_empty();
+        if *name != one.name || one.start >= one.end || !ascending || !known || !keeps {
+            found(Invariant::ReservationSound, name.to_string());
+        }
+        for (other, two) in state.reservations.range::<str, _>((Excluded(&**name), Unbounded)) {
+            let closed = one.closes_to(two) && two.closes_to(one);
+            if closed && one.nodes.iter().any(|n| two.holds(*n)) && one.meets(two) {
+                found(Invariant::ReservationsApart, format!("{name} and {other}"));
+            }
+        }
     }
 }
 
@@ -177,6 +200,7 @@ fn difference(kept: &State, anew: &State) -> String {
         ("ended", a.ended == b.ended),
         ("deadlines", a.deadlines == b.deadlines),
         ("doomed", a.doomed == b.doomed),
+        ("reserving", a.reserving == b.reserving),
         ("tasks", a.tasks == b.tasks),
         ("licences", a.licenses_used == b.licenses_used),
         ("counts", (a.live, a.active) == (b.live, b.active)),

@@ -1,8 +1,8 @@
 //! Wishes. Any of them may be refused; none is ever logged.
 
 use muster_model::{
-    Attempt, Dependency, ExitStatus, Inventory, JobId, JobSpec, MemoryRequest, NodeId,
-    PartitionState, Placement, TimeLimit, Timestamp, Usage,
+    Access, Attempt, Constraint, Dependency, ExitStatus, Inventory, JobId, JobSpec, MemoryRequest,
+    NodeId, PartitionState, Placement, ReservationFlags, Seconds, TimeLimit, Timestamp, Usage,
 };
 
 use crate::config::{Actor, ClusterConfig};
@@ -56,6 +56,19 @@ pub enum Command {
         name: Box<str>,
         change: PartitionChange,
     },
+    CreateReservation {
+        actor: Actor,
+        wish: Box<ReservationWish>,
+    },
+    UpdateReservation {
+        actor: Actor,
+        name: Box<str>,
+        change: Box<ReservationChange>,
+    },
+    DeleteReservation {
+        actor: Actor,
+        name: Box<str>,
+    },
     /// An agent registered.
     Register {
         node: NodeId,
@@ -69,6 +82,18 @@ pub enum Command {
     NodeFault {
         node: NodeId,
         reason: Box<str>,
+    },
+    /// All that an agent finds wrong with its GPUs now.
+    GpuReport {
+        node: NodeId,
+        faults: Vec<GpuFault>,
+    },
+    /// An operator takes GPUs out, or gives them back.
+    UpdateGpus {
+        actor: Actor,
+        nodes: Vec<NodeId>,
+        gpus: Vec<u8>,
+        verb: GpuVerb,
     },
     /// A slice's progress on a node.
     Slice {
@@ -109,6 +134,8 @@ pub struct StartWish {
     pub job: JobId,
     pub partition: Box<str>,
     pub placement: Placement,
+    /// Shorter than asked for, down to the job's `time_min`; `None`: as asked.
+    pub time_limit: Option<Seconds>,
 }
 
 /// `scontrol update job`; `None` leaves a field alone.
@@ -173,6 +200,23 @@ pub enum NodeVerb {
     Undrain,
 }
 
+/// What is wrong with one GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFault {
+    pub gpu: u8,
+    pub reason: Box<str>,
+    /// It counts until an operator says otherwise, even when it is seen no more.
+    pub stays: bool,
+    /// When it was first seen.
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuVerb {
+    Drain { reason: Box<str> },
+    Resume,
+}
+
 /// What an admin wants of a partition until the next reconfigure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionChange {
@@ -181,6 +225,77 @@ pub struct PartitionChange {
     pub default_time: Option<TimeLimit>,
     pub max_nodes: Option<u32>,
     pub priority_tier: Option<u16>,
+}
+
+/// `scontrol create reservation`. What is left open is chosen when it is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationWish {
+    /// `None`: made from the first user or account.
+    pub name: Option<Box<str>>,
+    pub nodes: NodesWish,
+    /// Where counted nodes are looked for; `None`: the default partition.
+    pub partition: Option<Box<str>>,
+    pub start: Timestamp,
+    pub end: Timestamp,
+    pub users: Access,
+    pub accounts: Access,
+    pub flags: ReservationFlags,
+    pub features: Option<Constraint>,
+    pub licenses: Vec<(Box<str>, u32)>,
+    pub comment: Box<str>,
+}
+
+/// Which nodes a reservation is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NodesWish {
+    /// None: licences only.
+    #[default]
+    Nothing,
+    Named(Vec<Box<str>>),
+    /// All of the cluster, or of the partition with PART_NODES.
+    All,
+    Count(u32),
+    /// As many whole nodes as have this many cores.
+    Cores(u32),
+}
+
+/// `scontrol update reservation`; `None` leaves a field alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReservationChange {
+    pub start: Option<Timestamp>,
+    pub end: Option<Timestamp>,
+    pub duration: Option<DurationChange>,
+    pub nodes: Option<NodesChange>,
+    pub users: Option<AccessChange>,
+    pub accounts: Option<AccessChange>,
+    /// Flags put on, and flags taken off.
+    pub flags: ReservationFlags,
+    pub no_flags: ReservationFlags,
+    pub partition: Option<Box<str>>,
+    pub features: Option<Option<Constraint>>,
+    pub licenses: Option<Vec<(Box<str>, u32)>>,
+    pub comment: Option<Box<str>>,
+}
+
+/// A new length, or a step from the present one; seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DurationChange {
+    To(i64),
+    By(i64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodesChange {
+    To(NodesWish),
+    Add(Vec<Box<str>>),
+    Remove(Vec<Box<str>>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessChange {
+    To(Access),
+    Add(Vec<Box<str>>),
+    Remove(Vec<Box<str>>),
 }
 
 /// How far a slice is, as its agent says.

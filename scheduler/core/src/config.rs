@@ -1,7 +1,7 @@
 //! What the admin configured, as far as decisions depend on it. It enters the state as an event,
 //! or a replay would decide otherwise than the original did.
 
-use muster_model::{NodeConfig, Partition, Uid};
+use muster_model::{NodeConfig, Partition, TopologyConfig, Uid};
 
 /// Cluster-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct ClusterConfig {
     pub licenses: Vec<(Box<str>, u32)>,
     pub limits: Limits,
     pub priority: PriorityWeights,
+    /// Checked before it is recorded ([`TopologyConfig::graph`]).
+    pub topology: TopologyConfig,
 }
 
 /// Bounds that submissions and lifecycles are held to.

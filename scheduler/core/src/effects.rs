@@ -71,8 +71,12 @@ pub fn effects(state: &State, event: &Event) -> Vec<Effect> {
         | Event::Registered { .. }
         | Event::NodeDrain { .. }
         | Event::NodeDown { .. }
+        | Event::GpuDrain { .. }
+        | Event::GpusFound { .. }
         | Event::NodeChanged { .. }
-        | Event::PartitionChanged { .. } => wake,
+        | Event::PartitionChanged { .. }
+        | Event::ReservationSet { .. }
+        | Event::ReservationGone { .. } => wake,
         Event::Purged { .. } => Vec::new(),
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use muster_model::node::Mark;
+use muster_model::node::{GpuMark, Mark};
 use muster_model::{
-    Attempt, ExitStatus, Hold, IndexSet, Inventory, JobId, JobSpec, NodeId, Outcome, Placement,
-    Timestamp, Usage,
+    Attempt, ExitStatus, GresKind, Hold, IndexSet, Inventory, JobId, JobSpec, NodeId, Outcome,
+    Placement, Reservation, Seconds, Timestamp, Usage,
 };
 
 use crate::command::{JobChange, NodeChange, PartitionChange};
@@ -26,6 +26,8 @@ pub enum Event {
         job: JobId,
         request_id: [u8; 16],
         spec: Arc<JobSpec>,
+        /// How long it is expected to run, seconds; 0: as long as it may.
+        expected: u32,
         at: Timestamp,
     },
     /// The job holds its placement from here on.
@@ -37,6 +39,8 @@ pub enum Event {
         /// When its time limit ends, counted from `at`; `None`: unlimited. Moved to the true
         /// start by `Running`.
         end_at: Option<Timestamp>,
+        /// The limit chosen for this attempt, if it is shorter than the job's.
+        time_limit: Option<Seconds>,
         at: Timestamp,
     },
     /// A gang's slice is prepared.
@@ -132,6 +136,18 @@ pub enum Event {
         node: NodeId,
         mark: Option<Mark>,
     },
+    /// One GPU of a node takes no new work; `None` takes the mark away.
+    GpuDrain {
+        node: NodeId,
+        gpu: u8,
+        mark: Option<GpuMark>,
+        at: Timestamp,
+    },
+    /// The GPUs of a node that declares none itself, by kind.
+    GpusFound {
+        node: NodeId,
+        gpus: Vec<(GresKind, u64)>,
+    },
     NodeChanged {
         node: NodeId,
         change: NodeChange,
@@ -142,6 +158,16 @@ pub enum Event {
     },
     Purged {
         jobs: Vec<JobId>,
+    },
+    /// The reservation of this name is so from here on: new, changed, or moved to its next window.
+    ReservationSet {
+        reservation: Arc<Reservation>,
+        at: Timestamp,
+    },
+    /// It was deleted, or its time is over.
+    ReservationGone {
+        name: Box<str>,
+        at: Timestamp,
     },
 }
 

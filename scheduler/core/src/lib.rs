@@ -16,6 +16,7 @@
 //! - `decide/`, `apply/`: one file per area
 //! - `effects`: duties, derived from state
 //! - `plan/`: the view, placement and the pass; `priority/`: who comes first
+//! - `octaves`: logarithms in whole numbers
 //! - `check`: every invariant by name; `stories/`: tests that tell what happens, and prove it
 
 pub mod apply;
@@ -27,6 +28,7 @@ pub mod effect;
 pub mod effects;
 pub mod event;
 pub mod lifecycle;
+mod octaves;
 pub mod plan;
 pub mod priority;
 pub mod rejection;

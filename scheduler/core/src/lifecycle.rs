@@ -14,7 +14,7 @@
 //! [`Allocation`]. A step that a phase does not allow is a fault of ours, since `decide` refuses
 //! it before it becomes a fact.
 
-use muster_model::{Attempt, Hold, NodeId, Outcome, Placement, Timestamp};
+use muster_model::{Attempt, Hold, NodeId, Outcome, Placement, Seconds, Timestamp};
 
 use crate::event::{AfterCompleting, ClearedExit};
 
@@ -60,6 +60,8 @@ pub struct Allocation {
     pub started_at: Option<Timestamp>,
     /// End of the time limit; `None`: unlimited.
     pub end_at: Option<Timestamp>,
+    /// Shorter than the job's own limit, as chosen at its start; `None`: the job's.
+    pub time_limit: Option<Seconds>,
     /// Time spent suspended, ended suspensions only; milliseconds.
     pub suspended_ms: i64,
     /// Nodes whose slice is not cleared yet, in rank order.
@@ -78,6 +80,8 @@ pub struct Finished {
     pub started_at: Option<Timestamp>,
     /// The process's own end where known, else when the attempt was given up.
     pub ended_at: Timestamp,
+    /// As in [`Allocation`].
+    pub time_limit: Option<Seconds>,
     pub suspended_ms: i64,
     pub exit: Option<ClearedExit>,
     pub outcome: Outcome,
@@ -281,6 +285,7 @@ impl Allocation {
             allocated_at: self.allocated_at,
             started_at: self.exit.map(|e| e.started_at).or(self.started_at),
             ended_at: self.exit.map_or(since, |e| e.ended_at),
+            time_limit: self.time_limit,
             suspended_ms: self.suspended_ms,
             exit: self.exit,
             outcome,

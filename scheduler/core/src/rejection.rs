@@ -44,6 +44,26 @@ pub enum Rejection {
     UnknownLicense(String),
     #[error("reservation {0:?} does not exist")]
     UnknownReservation(String),
+    #[error("reservation {reservation:?} does not admit user {user:?} with account {account:?}")]
+    ReservationAccess { reservation: String, user: String, account: String },
+    #[error("a reservation named {0:?} exists already")]
+    ReservationExists(String),
+    #[error(
+        "reservation {reservation:?} is named by {jobs} jobs that have not ended (first: {first})"
+    )]
+    ReservationInUse { reservation: String, jobs: usize, first: JobId },
+    #[error(
+        "node {node:?} is in reservation {other:?} at that time (OVERLAP or MAINT would allow it)"
+    )]
+    ReservationOverlap { node: String, other: String },
+    #[error("{0}")]
+    NodesBusy(String),
+    #[error("node {node:?} is kept for reservation {reservation:?}")]
+    Reserved { node: String, reservation: String },
+    #[error("reservation: {0}")]
+    BadReservation(String),
+    #[error("reservation: {0}")]
+    BadReservationTime(String),
     #[error("dependency on job {0}, which does not exist")]
     UnknownDependency(JobId),
     #[error("job {0} cannot depend on itself")]

@@ -52,6 +52,30 @@ pub struct Request {
     pub contiguous: bool,
     pub threads_per_core: Option<u32>,
     pub sockets_per_node: Option<u32>,
+    pub topology: TopologyWish,
+}
+
+/// How near to each other a job's nodes should be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopologyWish {
+    pub switches: Option<SwitchWish>,
+    /// `--segment`: nodes in groups of this many, each inside one block.
+    pub segment: Option<u32>,
+    /// `--exclusive=topo`: no other job in the blocks (without blocks: leaf switches) it gets.
+    pub alone: bool,
+}
+
+/// `--switches=COUNT@TIME`: on at most so many leaf switches; the wish lapses with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SwitchWish {
+    pub count: u32,
+    /// A job that has been eligible this long takes what it can get.
+    pub max_wait_seconds: u32,
+}
+
+impl SwitchWish {
+    /// The wait where the user names none, seconds; Slurm's default of `max_switch_wait`.
+    pub const DEFAULT_WAIT_SECONDS: u32 = 300;
 }
 
 /// Warn the job before its end: `--signal=B:USR1@60`.
@@ -186,4 +210,19 @@ pub struct Usage {
     pub system_cpu_ms: u64,
     /// Peak resident memory, KiB, of the node where it was highest.
     pub max_rss_kib: u64,
+    /// `None`: nobody measured.
+    pub gpu: Option<GpuUsage>,
+}
+
+/// What a job used of its GPUs, summed over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GpuUsage {
+    /// Utilisation over time: one GPU fully busy for a second is 1000.
+    pub busy_ms: u64,
+    /// GPU time that was looked at, in the same way.
+    pub seen_ms: u64,
+    /// The most memory it used at once.
+    pub memory_mib: u64,
+    /// Millijoules.
+    pub energy_mj: u64,
 }

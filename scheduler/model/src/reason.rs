@@ -61,6 +61,8 @@ reasons! {
     InvalidQOS,
     AssocMaxJobsLimit,
     QOSMaxJobsPerUserLimit,
+    /// The reservation it names is no more.
+    ReservationDeleted,
 }
 
 impl fmt::Display for Reason {

@@ -35,33 +35,40 @@ impl Timestamp {
     }
 }
 
-/// A span in whole minutes, the unit of time limits.
+/// A span in whole seconds, the unit of time limits. What users and the wire say is minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Minutes(pub u32);
-
-impl Minutes {
-    /// The same span in seconds.
-    #[must_use]
-    pub fn seconds(self) -> i64 {
-        i64::from(self.0) * 60
-    }
-}
+pub struct Seconds(pub u32);
 
 /// How long a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimeLimit {
     /// At most this long.
-    Limited(Minutes),
+    Limited(Seconds),
     /// As long as it likes.
     Unlimited,
 }
 
 impl TimeLimit {
+    /// A limit of whole minutes; from 136 years on, the longest there is.
+    #[must_use]
+    pub const fn minutes(minutes: u32) -> Self {
+        TimeLimit::Limited(Seconds(minutes.saturating_mul(60)))
+    }
+
+    /// The limit in minutes, a part of one counted whole; `None` when there is no limit.
+    #[must_use]
+    pub fn whole_minutes(self) -> Option<u32> {
+        match self {
+            TimeLimit::Limited(seconds) => Some(seconds.0.div_ceil(60)),
+            TimeLimit::Unlimited => None,
+        }
+    }
+
     /// The limit in seconds, or `None` when there is none.
     #[must_use]
     pub fn seconds(self) -> Option<i64> {
         match self {
-            TimeLimit::Limited(minutes) => Some(minutes.seconds()),
+            TimeLimit::Limited(seconds) => Some(i64::from(seconds.0)),
             TimeLimit::Unlimited => None,
         }
     }
@@ -102,13 +109,15 @@ pub fn parse_seconds(text: &str) -> Result<Option<i64>, BadDuration> {
 /// Reads a time limit: seconds round up to a whole minute; 0 means none was set (no limit).
 ///
 /// # Errors
-/// As [`parse_seconds`], and when the limit exceeds `u32` minutes.
+/// As [`parse_seconds`], and when the limit exceeds `u32` seconds (136 years).
 pub fn parse_limit(text: &str) -> Result<TimeLimit, BadDuration> {
     match parse_seconds(text)? {
         None | Some(0) => Ok(TimeLimit::Unlimited),
-        Some(seconds) => u32::try_from((seconds + 59) / 60)
-            .map(|minutes| TimeLimit::Limited(Minutes(minutes)))
-            .map_err(|_| BadDuration(text.to_owned())),
+        Some(seconds) => u32::try_from(seconds)
+            .ok()
+            .and_then(|seconds| seconds.checked_next_multiple_of(60))
+            .map(|seconds| TimeLimit::Limited(Seconds(seconds)))
+            .ok_or_else(|| BadDuration(text.to_owned())),
     }
 }
 
@@ -153,7 +162,7 @@ mod tests {
         check("0-12:00", 43_200);
         check("02-00:00:00", 172_800);
         assert_eq!(parse_seconds("UNLIMITED"), Ok(None));
-        assert_eq!(parse_limit("0:1"), Ok(TimeLimit::Limited(Minutes(1))));
+        assert_eq!(parse_limit("0:1"), Ok(TimeLimit::minutes(1)));
     }
 
     #[test]

@@ -8,12 +8,19 @@
 //! Knows nothing of threads, sockets or real time. Speaks the core's words, not Slurm's.
 //!
 //! - `dice`: the one source of chance
+//! - `replay/`: traces through the real planner; `report/`: plots of a schedule
+//! - `generate/`: traces for those who have none
 //! - `world/`: the cluster: `controller`, `agent`, `client`, the `config` of each seed, and `model`,
 //!   which knows what was promised and notices when it is not kept
+//! - `passes`: what a pass costs (`muster bench pass`)
 //! - `fuzz`: seeds in a row, and what to print when one fails
 
 mod dice;
 pub mod fuzz;
+pub mod generate;
+pub mod passes;
+pub mod replay;
+pub mod report;
 pub mod world;
 
 use std::ffi::OsString;
@@ -31,6 +38,14 @@ struct Args {
 enum Command {
     /// Runs random clusters with faults and checks every promise after every event
     Fuzz(fuzz::Args),
+    /// Replays a trace of jobs and says how well they were served
+    Replay(replay::Args),
+    /// Replays traces with several policies and prints them side by side
+    Compare(replay::CompareArgs),
+    /// Draws GPU jobs until they ask for every GPU and says how many GPUs they got
+    Fill(replay::fill::Args),
+    /// Writes a trace of made-up jobs
+    Generate(generate::Args),
 }
 
 /// `muster sim`: runs the words after it; the exit code.
@@ -48,5 +63,20 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     match parsed.command {
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Replay(args) => told(replay::run(&args)),
+        Command::Compare(args) => told(replay::compare(&args)),
+        Command::Fill(args) => told(replay::fill::run(&args)),
+        Command::Generate(args) => told(generate::run(&args)),
+    }
+}
+
+/// The exit code; what went wrong goes to stderr.
+fn told(done: anyhow::Result<()>) -> i32 {
+    match done {
+        Ok(()) => 0,
+        Err(why) => {
+            eprintln!("muster sim: error: {why:#}");
+            1
+        }
     }
 }

@@ -85,6 +85,9 @@ fn wanted(job: &Job) -> Value {
         "contiguous": wanted.contiguous,
         "cores_per_socket": unset(),
         "sockets_per_node": maybe(wanted.sockets_per_node),
+        "required_switches": wanted.max_switches.unwrap_or(0),
+        "maximum_switch_wait_time": wanted.switch_wait_seconds,
+        "segment_size": wanted.segment.unwrap_or(0),
         "threads_per_core": maybe(wanted.threads_per_core),
         "cpus_per_task": number(wanted.cpus_per_task.max(1)),
         "cpus_per_tres": cpus_per_tres,
@@ -201,8 +204,6 @@ fn untracked() -> Value {
         "last_sched_evaluation": unset(), "mcs_label": "", "memory_update_delay": 0,
         "memory_update_margin": 0, "network": "", "preempt_time": number(0),
         "preemptable_time": number(0), "profile": ["NOT_SET"], "reboot": false,
-        "required_switches": 0, "resize_time": number(0), "segment_size": 0,
-        "selinux_context": "", "sockets_per_board": 0, "tres_bind": "", "tres_freq": "",
-        "maximum_switch_wait_time": 0,
+        "resize_time": number(0), "selinux_context": "", "sockets_per_board": 0, "tres_bind": "", "tres_freq": "",
     })
 }

@@ -5,7 +5,7 @@
 //! value, because readers index by name.
 //!
 //! - `job`: `squeue --json`, `scontrol show job --json`
-//! - `node`, `partition`: `scontrol show node|partition --json`
+//! - `node`, `partition`, `reservation`: `scontrol show node|partition|reservation --json`
 //! - `sinfo`: `sinfo --json`
 //! - `history`: `sacct --json`
 
@@ -13,9 +13,10 @@ mod history;
 mod job;
 mod node;
 mod partition;
+mod reservation;
 mod sinfo;
 
-use muster_proto::v1::{ExitStatus, HistoryRow, Job, Node, Partition};
+use muster_proto::v1::{ExitStatus, HistoryRow, Job, Node, Partition, Reservation};
 use serde_json::{Map, Value, json};
 
 use super::surroundings::Surroundings;
@@ -49,6 +50,12 @@ pub(crate) fn nodes(nodes: &[Node], about: &About) -> String {
 pub(crate) fn partitions(partitions: &[Partition], about: &About) -> String {
     let list: Vec<Value> = partitions.iter().map(|p| partition::document(p, about)).collect();
     document(about, json!({ "partitions": list, "last_update": number(about.here.now / 1000) }))
+}
+
+/// The `{"reservations": [...]}` document.
+pub(crate) fn reservations(all: &[Reservation], about: &About) -> String {
+    let list: Vec<Value> = all.iter().map(reservation::document).collect();
+    document(about, json!({ "reservations": list, "last_update": number(about.here.now / 1000) }))
 }
 
 /// The `{"sinfo": [...]}` document.

@@ -36,6 +36,7 @@ fn described(node: &Node, about: &About) -> Value {
         "partitions": node.partitions,
         "tres": tres::text(&tres::of_node(node), Units::Exact),
         "comment": node.comment,
+        "reservation": node.reservation,
         "boot_time": time(node.booted_at),
         "slurmd_start_time": time(node.agent_started_at),
     })
@@ -71,6 +72,6 @@ fn untracked() -> Value {
         },
         "extra": "", "gpu_spec": "", "instance_id": "", "instance_type": "", "mcs_label": "",
         "specialized_memory": 0, "owner": "", "port": 6818, "res_cores_per_gpu": 0,
-        "resume_after": unset(), "reservation": "", "suspend_time": unset(), "topology": "",
+        "resume_after": unset(), "suspend_time": unset(), "topology": "",
     })
 }

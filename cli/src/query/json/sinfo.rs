@@ -73,7 +73,7 @@ pub(super) fn document(group: &Group, about: &About) -> Value {
             "time": first.map_or(0, |n| n.reason_at / 1000),
             "user": text(|n| n.reason_by.clone()),
         },
-        "reservation": "",
+        "reservation": text(|n| n.reservation.clone()),
         "partition": partition::document(group.partition, about),
     })
 }

@@ -118,6 +118,7 @@ impl Row<'_> {
             user_cpu_ms: sum.user_cpu_ms + u.user_cpu_ms,
             system_cpu_ms: sum.system_cpu_ms + u.system_cpu_ms,
             max_rss_kib: sum.max_rss_kib.max(u.max_rss_kib),
+            gpu: sum.gpu.or(u.gpu),
         };
         match self.step {
             Some(step) => step.usage.unwrap_or_default(),
@@ -245,8 +246,8 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("Cluster", 10, |_, v| v.cluster.to_owned()),
     f("Comment", 14, |r, _| r.job(|j| spec(j).comment.clone())),
     f("Constraints", 19, |r, _| r.job(|j| request(j).constraint.clone())),
-    f("ConsumedEnergy", 14, NONE),
-    f("ConsumedEnergyRaw", 17, NONE),
+    f("ConsumedEnergy", 14, |r, _| tres::energy(Some(&r.usage()))),
+    f("ConsumedEnergyRaw", 17, |r, _| tres::energy_joules(Some(&r.usage()))),
     f("Container", 19, NONE),
     f("CPUTime", 10, |r, v| Clock(r.elapsed(v) * i64::from(r.cpus())).to_string()),
     f("CPUTimeRAW", 10, |r, v| (r.elapsed(v) * i64::from(r.cpus())).to_string()),

@@ -139,7 +139,7 @@ pub(super) const FIELDS: &[Field] = &[
     key("Comment", ' ', "COMMENT", |r, _| first(r, |n| or(&n.comment, "(null)"))),
     key("Extra", ' ', "EXTRA", |_, _| "(null)".to_owned()),
     key("Port", ' ', "PORT", |_, _| "6818".to_owned()),
-    key("Reservation", 'i', "RESERVATION", |_, _| String::new()),
+    key("Reservation", 'i', "RESERVATION", |r, _| first(r, |n| n.reservation.clone())),
     key("Version", 'v', "VERSION", |r, _| first(r, |n| or(&n.version, "N/A"))),
 ];
 

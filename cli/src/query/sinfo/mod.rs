@@ -3,11 +3,13 @@
 //! Nodes of a partition whose shown values are equal share a line. Sizes (CPUs, memory, ...) do
 //! not keep nodes apart unless `-e` asks for it: the least is shown, with `+` where some have more.
 //!
+//! - `reservations`: `-T`
 //! - `options`: what was asked, from arguments and `SINFO_*`
 //! - `fields`: the columns
 
 mod fields;
 mod options;
+mod reservations;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -45,6 +47,10 @@ fn show(
     here: &Surroundings,
 ) -> Result<Output, Output> {
     let failed = |fault| Output::failed(PROGRAM, LEAD, &fault);
+    if options.reservations {
+        let all = source.reservations().map_err(failed)?;
+        return Ok(Output::text(reservations::table(&all, options.no_header, here)));
+    }
     let partitions = source.partitions().map_err(failed)?;
     let nodes = source.nodes().map_err(failed)?;
     let cluster =

@@ -40,6 +40,7 @@ const SPEC: Spec = Spec {
         both("states", 't', Takes::Value),
         alias("states", "state", Takes::Value),
         both("summarize", 's', Takes::Nothing),
+        both("reservation", 'T', Takes::Nothing),
         long("usage", Takes::Nothing),
         both("verbose", 'v', Takes::Nothing),
         both("version", 'V', Takes::Nothing),
@@ -47,7 +48,7 @@ const SPEC: Spec = Spec {
     ],
 };
 
-const USAGE: &str = "Usage: sinfo [-adehilnNopOrRsStvM] [--json]\n";
+const USAGE: &str = "Usage: sinfo [-adehilnNopOrRsStTvM] [--json]\n";
 
 const HELP: &str = "\
 Usage: sinfo [OPTIONS]
@@ -70,6 +71,7 @@ Usage: sinfo [OPTIONS]
   -S, --sort=LETTERS          order by these letters, each with + or -
   -t, --states=STATE,..       nodes in these states
   -s, --summarize             one line per partition
+  -T, --reservation           reservations instead of nodes
   -V, --version               the version
 ";
 
@@ -104,6 +106,7 @@ pub(super) struct Options {
     dead: bool,
     responding: bool,
     reasons: bool,
+    pub(super) reservations: bool,
 }
 
 impl Options {
@@ -196,6 +199,7 @@ pub(super) fn read(args: &[String], here: &Surroundings) -> Result<Ask, Output> 
         dead: parsed.has("dead"),
         responding: parsed.has("responding"),
         reasons: parsed.has("list-reasons"),
+        reservations: parsed.has("reservation"),
     })))
 }
 

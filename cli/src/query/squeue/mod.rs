@@ -60,7 +60,11 @@ fn show(options: &Options, source: &mut dyn Source, here: &Surroundings) -> Resu
     }
     match &options.shape {
         Shape::Jobs(layout) => table(options, layout, jobs, &cluster, here, &mut out),
-        Shape::Steps(layout) => steps::table(options, layout, &jobs, here, &mut out),
+        Shape::Steps(layout) => {
+            let picks = options.jobs.iter().flatten().map(Pick::reference).collect();
+            let running = source.steps(&v1::StepsRequest { jobs: picks }).map_err(failed)?;
+            steps::table(options, layout, &jobs, &running, here, &mut out);
+        }
     }
     Ok(Output::text(out))
 }
@@ -88,6 +92,7 @@ fn load(options: &Options, source: &mut dyn Source) -> Result<Vec<Job>, Output> 
         all_states: options.jobs.is_some()
             || options.states.as_ref().is_some_and(states::Wanted::ended),
         with_details: options.needs_details(),
+        with_estimates: options.estimates,
     };
     // Users that nobody has leave nothing to ask for.
     if options.users.as_ref().is_some_and(Vec::is_empty) {

@@ -129,6 +129,8 @@ pub(super) struct Options {
     pub(super) no_header: bool,
     /// A line with the time above the header.
     pub(super) dated: bool,
+    /// Starts of jobs that have no promised one are wanted too.
+    pub(super) estimates: bool,
     pub(super) one_line_per_task: bool,
     pub(super) every: Option<u64>,
     /// Lines for stderr that do not end the command.
@@ -158,12 +160,12 @@ impl Options {
     }
 
     /// Whether `-s` asked for this job's batch step.
-    pub(super) fn shows_step(&self, job: &Job) -> bool {
+    pub(super) fn shows_step(&self, job: &Job, name: &str) -> bool {
         self.steps.is_empty()
             || self
                 .steps
                 .iter()
-                .any(|p| p.names(job) && p.step.as_deref().is_none_or(|step| step == "batch"))
+                .any(|p| p.names(job) && p.step.as_deref().is_none_or(|step| step == name))
     }
 }
 
@@ -228,6 +230,7 @@ pub(super) fn read(args: &[String], here: &Surroundings) -> Result<Ask, Output> 
         json: parsed.has("json"),
         no_header: parsed.has("noheader"),
         dated: parsed.has("long") || parsed.has("iterate"),
+        estimates: parsed.has("start"),
         one_line_per_task: parsed.has("array") || here.variable("SQUEUE_ARRAY").is_some(),
         every,
         notices,

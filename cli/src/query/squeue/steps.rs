@@ -1,6 +1,8 @@
-//! `squeue -s`: steps. A batch job's script is its step `batch`.
+//! `squeue -s`: steps. A batch job's script is its step `batch`; the others were made by `srun`.
 
-use muster_proto::v1::Job;
+use std::ops::Deref;
+
+use muster_proto::v1::{Job, Step};
 
 use super::super::layout::Layout;
 use super::super::shown;
@@ -8,23 +10,55 @@ use super::super::surroundings::Surroundings;
 use super::super::times::trimmed;
 use super::options::Options;
 
+/// A step of a job; `None`: its batch script.
+pub(super) struct Row<'a> {
+    job: &'a Job,
+    step: Option<&'a Step>,
+}
+
+impl Deref for Row<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        self.job
+    }
+}
+
+impl Row<'_> {
+    fn id(&self) -> String {
+        let job = shown::id(self.job);
+        self.step.map_or_else(|| format!("{job}.batch"), |step| format!("{job}.{}", step.step))
+    }
+
+    fn started_at(&self) -> i64 {
+        self.step.map_or(self.job.started_at, |step| step.started_at)
+    }
+
+    fn used_seconds(&self, now: i64) -> i64 {
+        match self.step {
+            Some(step) => (now - step.started_at).max(0) / 1000,
+            None => shown::used_seconds(self.job, now),
+        }
+    }
+}
+
 /// A column of steps.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) code: char,
     pub(super) header: &'static str,
-    value: fn(&Job, &Surroundings) -> String,
+    value: fn(&Row<'_>, &Surroundings) -> String,
 }
 
 /// Every column; a code of blank has none.
 pub(super) const FIELDS: &[Field] = &[
+    Field { name: "StepId", code: 'i', header: "STEPID", value: |j, _| j.id() },
     Field {
-        name: "StepId",
-        code: 'i',
-        header: "STEPID",
-        value: |j, _| format!("{}.batch", shown::id(j)),
+        name: "StepName",
+        code: 'j',
+        header: "NAME",
+        value: |j, _| j.step.map_or("batch", |s| &s.name).to_owned(),
     },
-    Field { name: "StepName", code: 'j', header: "NAME", value: |_, _| "batch".to_owned() },
     Field { name: "Partition", code: 'P', header: "PARTITION", value: |j, _| shown::partition(j) },
     Field { name: "UserName", code: 'u', header: "USER", value: |j, _| shown::user(j) },
     Field { name: "UserId", code: 'U', header: "UID", value: |j, _| shown::uid(j).to_string() },
@@ -32,17 +66,27 @@ pub(super) const FIELDS: &[Field] = &[
         name: "TimeUsed",
         code: 'M',
         header: "TIME",
-        value: |j, h| trimmed(shown::used_seconds(j, h.now)),
+        value: |j, h| trimmed(j.used_seconds(h.now)),
     },
     Field { name: "TimeLimit", code: 'l', header: "TIME_LIMIT", value: |j, _| shown::limit(j) },
     Field {
         name: "StartTime",
         code: 'S',
         header: "START_TIME",
-        value: |j, h| h.time(j.started_at, "N/A"),
+        value: |j, h| h.time(j.started_at(), "N/A"),
     },
-    Field { name: "Nodes", code: 'N', header: "NODELIST", value: |j, _| j.batch_host.clone() },
-    Field { name: "NumTasks", code: 'A', header: "TASKS", value: |_, _| "1".to_owned() },
+    Field {
+        name: "Nodes",
+        code: 'N',
+        header: "NODELIST",
+        value: |j, _| j.step.map_or(&j.batch_host, |s| &s.nodes).clone(),
+    },
+    Field {
+        name: "NumTasks",
+        code: 'A',
+        header: "TASKS",
+        value: |j, _| j.step.map_or(1, |s| s.tasks).to_string(),
+    },
     Field {
         name: "tres-per-node",
         code: 'b',
@@ -62,12 +106,17 @@ pub(super) const FIELDS: &[Field] = &[
         value: |j, _| shown::array_task(j).unwrap_or_else(|| "N/A".to_owned()),
     },
     Field { name: "JobId", code: ' ', header: "JOB_ID", value: |j, _| j.id.to_string() },
-    Field { name: "NumCPUs", code: ' ', header: "NUM_CPUS", value: |j, _| j.cpu_count.to_string() },
+    Field {
+        name: "NumCPUs",
+        code: ' ',
+        header: "NUM_CPUS",
+        value: |j, _| j.step.map_or(j.cpu_count, |s| s.cpus).to_string(),
+    },
     Field {
         name: "Runtime",
         code: ' ',
         header: "RUNTIME",
-        value: |j, h| shown::used_seconds(j, h.now).to_string(),
+        value: |j, h| j.used_seconds(h.now).to_string(),
     },
     Field {
         name: "StepState",
@@ -135,6 +184,7 @@ pub(super) fn table(
     options: &Options,
     layout: &Layout,
     jobs: &[Job],
+    steps: &[Step],
     here: &Surroundings,
     out: &mut String,
 ) {
@@ -142,8 +192,18 @@ pub(super) fn table(
         out.push_str(&layout.line(|field| FIELDS[field].header.to_owned()));
         out.push('\n');
     }
-    for job in jobs.iter().filter(|job| super::runs_script(job) && options.shows_step(job)) {
-        out.push_str(&layout.line(|field| (FIELDS[field].value)(job, here)));
+    let mut line = |row: &Row<'_>| {
+        out.push_str(&layout.line(|field| (FIELDS[field].value)(row, here)));
         out.push('\n');
+    };
+    for job in jobs.iter().filter(|job| super::runs_script(job)) {
+        for step in steps.iter().filter(|step| step.job == job.id) {
+            if options.shows_step(job, &step.step.to_string()) {
+                line(&Row { job, step: Some(step) });
+            }
+        }
+        if options.shows_step(job, "batch") {
+            line(&Row { job, step: None });
+        }
     }
 }

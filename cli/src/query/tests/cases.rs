@@ -150,3 +150,25 @@ proptest! {
         ask(&["squeue", "-j", &text]);
     }
 }
+
+#[test]
+fn every_gpu_has_a_line_with_its_job_its_use_and_its_health() {
+    let output = ask(&["gpu"]);
+    let lines: Vec<&str> = output.out.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "NODE GPU TYPE JOB  USER UTIL MEM_MIB TOTAL WATTS TEMP HEALTH",
+            "n1   0   h100 10_2 ann  97%  40000   81559 650   61C  ok",
+        ]
+    );
+    let bad =
+        "n1   1   h100 -    -    -    -       -     -     -    drained: Xid 79 (GPU has fallen";
+    assert!(lines[2].starts_with(bad) && lines[2].contains("[muster@"), "{}", lines[2]);
+    assert!(lines[3].ends_with(" ok"));
+    assert_eq!(ask(&["gpu", "-n", "--bad"]).out.lines().count(), 1);
+    let free = document(&["gpu", "--free", "--json"]);
+    check(&free, "/gpus/0/index", &2.into());
+    check(&free, "/gpus/0/use", &Value::Null);
+    assert_eq!(free["gpus"].as_array().map(Vec::len), Some(1));
+}

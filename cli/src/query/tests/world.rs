@@ -8,7 +8,7 @@ use muster_proto::v1::{self, ErrorDetail, JobState, NodeBase, memory, time_limit
 use super::super::source::Source;
 use super::super::surroundings::Surroundings;
 use super::super::times::Style;
-use super::super::{Output, sacct, seff, sinfo, squeue, sstat};
+use super::super::{Output, gpu, sacct, seff, sinfo, squeue, sstat};
 use crate::connect::CallError;
 
 pub(super) const NOW: i64 = 1_795_449_749_000;
@@ -40,6 +40,37 @@ impl Fixed {
     }
 }
 
+/// A GPU that is used, one that is broken, and one of which nobody knows anything.
+fn gpus() -> Vec<v1::Gpu> {
+    let gpu = |index| v1::Gpu {
+        node: "n1".into(),
+        index,
+        r#type: "h100".into(),
+        node_usable: true,
+        ..v1::Gpu::default()
+    };
+    vec![
+        v1::Gpu {
+            uuid: "GPU-0a".into(),
+            minor: Some(2),
+            memory_mib: 81_559,
+            job: 12,
+            job_shown: "10_2".into(),
+            job_user: "ann".into(),
+            r#use: Some(v1::GpuUse {
+                utilization: 97,
+                memory_used_mib: 40_000,
+                watts: 650,
+                celsius: 61,
+                processes: 1,
+            }),
+            ..gpu(0)
+        },
+        v1::Gpu { reason: "Xid 79 (GPU has fallen off the bus)".into(), reason_at: NOW, ..gpu(1) },
+        gpu(2),
+    ]
+}
+
 fn named(refs: &[v1::JobRef], job: &v1::Job) -> bool {
     refs.is_empty() || refs.iter().any(|r| r.job == job.id || r.job == job.array_id)
 }
@@ -65,6 +96,23 @@ impl Source for Fixed {
         Ok(partitions())
     }
 
+    fn gpus(&mut self, _: &str) -> Result<Vec<v1::Gpu>, CallError> {
+        self.up()?;
+        Ok(gpus())
+    }
+
+    fn reservations(&mut self) -> Result<Vec<v1::Reservation>, CallError> {
+        self.up()?;
+        Ok(vec![v1::Reservation {
+            name: "maintenance".into(),
+            nodes: "n[3-4]".into(),
+            start: NOW - 10 * MINUTE,
+            end: NOW + 110 * MINUTE,
+            active: true,
+            ..v1::Reservation::default()
+        }])
+    }
+
     fn history(
         &mut self,
         request: &v1::HistoryRequest,
@@ -75,6 +123,11 @@ impl Source for Fixed {
             row.job.as_ref().is_some_and(|job| named(&request.jobs, job)) && keep(row)
         };
         Ok(self.history.iter().filter(wanted).cloned().collect())
+    }
+
+    fn steps(&mut self, _: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError> {
+        self.up()?;
+        Ok(Vec::new())
     }
 
     fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError> {
@@ -144,12 +197,13 @@ pub(super) fn run(words: &[String], source: &mut Fixed, here: &Surroundings) -> 
         "sacct" => sacct::command(args, source, here),
         "sstat" => sstat::command(args, source, here),
         "seff" => seff::command(args, source, here),
+        "gpu" => gpu::command(args, source, here),
         other => panic!("no query command is called {other}"),
     }
 }
 
 fn usage(user: u64, system: u64, rss: u64) -> v1::Usage {
-    v1::Usage { user_cpu_ms: user, system_cpu_ms: system, max_rss_kib: rss }
+    v1::Usage { user_cpu_ms: user, system_cpu_ms: system, max_rss_kib: rss, gpu: None }
 }
 
 fn h100() -> v1::GresKind {

@@ -1,6 +1,6 @@
 //! `show job` and `show step`: the layouts of their records.
 
-use muster_proto::v1::{self, GresScope, Job, JobState};
+use muster_proto::v1::{self, GresScope, Job, JobState, Step};
 
 use super::{Manner, record};
 use crate::query::shown::{self, launch, or_null, request, spec};
@@ -235,7 +235,7 @@ fn files(job: &Job, manner: Manner) -> Vec<String> {
     features.push(format!(
         "OverSubscribe={over} Exclusive={} Contiguous={} Licenses={} LicensesAlloc={} \
          Network=(null)",
-        if request.exclusive { "YES" } else { "NO" },
+        exclusive(request),
         yes(request.contiguous),
         or_null(&shown::licenses(job)),
         or_null(&held)
@@ -256,7 +256,23 @@ fn files(job: &Job, manner: Manner) -> Vec<String> {
     features.push(format!("StdErr={}", or_null(&job.stderr)));
     features.push(format!("StdIn={}", or_null(&job.stdin)));
     features.push(format!("StdOut={}", or_null(&job.stdout)));
+    let mut near = Vec::new();
+    near.extend(request.segment.map(|size| format!("SegmentSize={size}")));
+    near.extend(request.max_switches.map(|count| {
+        format!("Switches={}", crate::submit::topology::shown(count, request.switch_wait_seconds))
+    }));
+    if !near.is_empty() {
+        features.push(near.join(" "));
+    }
     features
+}
+
+fn exclusive(request: &v1::Request) -> &'static str {
+    match (request.exclusive, request.topology_alone) {
+        (true, _) => "YES",
+        (false, true) => "TOPO",
+        (false, false) => "NO",
+    }
 }
 
 fn tail(job: &Job) -> Vec<String> {
@@ -288,6 +304,48 @@ fn tail(job: &Job) -> Vec<String> {
         lines.push(format!("MailUser={user} MailType={}", launch.mail_type));
     }
     lines
+}
+
+/// A step that srun made in a running job.
+pub(super) fn show_srun(job: &Job, step: &Step, manner: Manner, here: &Surroundings) -> String {
+    let lines = vec![
+        format!(
+            "StepId={}.{} UserId={} StartTime={} TimeLimit={}",
+            shown::id(job),
+            step.step,
+            step.uid,
+            here.time(step.started_at, "Unknown"),
+            limit(job.time_limit.as_ref(), "UNLIMITED")
+        ),
+        format!(
+            "State=RUNNING Partition={} NodeList={}",
+            shown::partition(job),
+            or_null(&step.nodes)
+        ),
+        format!(
+            "Nodes={} CPUs={} Tasks={} Name={} Network=(null)",
+            step.node_count, step.cpus, step.tasks, step.name
+        ),
+        format!("TRES={}", step_tres(step)),
+        "ResvPorts=(null)".to_owned(),
+        "CPUFreqReq=Default Dist=Block".to_owned(),
+        format!("SrunHost:Pid={}:0", or_null(&step.host)),
+    ];
+    record(&lines, manner.oneliner)
+}
+
+fn step_tres(step: &Step) -> String {
+    let mut parts = vec![format!("cpu={}", step.cpus)];
+    if step.memory_mib > 0 {
+        parts.push(format!("mem={}M", step.memory_mib));
+    }
+    parts.push(format!("node={}", step.node_count));
+    for gres in &step.gres {
+        let Some(kind) = &gres.kind else { continue };
+        let of = if kind.of.is_empty() { String::new() } else { format!(":{}", kind.of) };
+        parts.push(format!("gres/{}{of}={}", kind.name, gres.count));
+    }
+    parts.join(",")
 }
 
 /// The batch step of a running job.

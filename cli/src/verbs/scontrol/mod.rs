@@ -1,6 +1,7 @@
 //! `scontrol`: show and change jobs, nodes and partitions.
 //!
 //! - `show`: `show ENTITY`; `job`, `node`, `partition`: the layouts of their records
+//! - `reservation`: all about reservations
 //! - `act`: verbs on jobs and the cluster; `update`: `update KEY=VALUE...`
 
 mod act;
@@ -9,6 +10,7 @@ mod job;
 mod layouts;
 mod node;
 mod partition;
+mod reservation;
 mod show;
 mod update;
 
@@ -42,6 +44,8 @@ const SPEC: Spec = Spec { program: PROGRAM, options: OPTIONS, stop_at_operand: f
 
 /// Verbs that are carried out.
 const VERBS: &[&str] = &[
+    "create",
+    "delete",
     "details",
     "help",
     "hold",
@@ -68,8 +72,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("cancel_reboot", "nodes are not rebooted by the scheduler"),
     ("cluster", "one command speaks to one cluster: set MUSTER_CONF"),
     ("completing", "use squeue -t CG"),
-    ("create", "partitions and nodes are made in the config file; reservations do not exist"),
-    ("delete", "partitions and nodes are removed in the config file"),
     ("errnumstr", "errors carry their text"),
     ("fsdampeningfactor", "there is no fair-share tree"),
     ("getaddrs", "use scontrol show node"),
@@ -92,8 +94,10 @@ const REFUSED: &[(&str, &str)] = &[
 const HELP: &str = "\
 usage: scontrol [-d] [-o] [--json] COMMAND ...
 
-  show job|node|partition|config|step|licenses|hostnames|hostlist|hostlistsorted [NAME]
-  update JobId=... | NodeName=... | PartitionName=...  KEY=VALUE...
+  show job|node|partition|reservation|config|step|licenses|topology|hostnames|hostlist|
+       hostlistsorted [NAME]
+  update JobId=... | NodeName=... | PartitionName=... | ReservationName=...  KEY=VALUE...
+  create reservation KEY=VALUE... ; delete ReservationName=NAME
   hold, uhold, release, suspend, resume, requeue, requeuehold  JOB...
   write batch_script JOB [FILE|-]
   ping, reconfigure, shutdown, token, version
@@ -159,6 +163,8 @@ fn run(words: &[String], manner: Manner) -> i32 {
         "details" => run(rest, Manner { details: true, ..manner }),
         "show" => show::show(rest, manner, &Surroundings::here()),
         "update" => update::update(rest, &Surroundings::here()),
+        "create" => reservation::create(rest, &Surroundings::here()),
+        "delete" => reservation::delete(rest),
         "hold" | "uhold" | "release" | "suspend" | "resume" | "requeue" | "requeuehold" => {
             act::on_jobs(verb, rest)
         }

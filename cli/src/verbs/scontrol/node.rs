@@ -64,6 +64,9 @@ pub(super) fn show(node: &Node, manner: Manner, here: &Surroundings) -> String {
         let at = here.time(node.reason_at, "Unknown");
         lines.push(format!("Reason={} [{by}@{at}]", node.reason));
     }
+    if !node.reservation.is_empty() {
+        lines.push(format!("ReservationName={}", node.reservation));
+    }
     if !node.comment.is_empty() {
         lines.push(format!("Comment={}", node.comment));
     }

@@ -6,13 +6,14 @@ use muster_model::Hostlist;
 use muster_proto::v1;
 use tonic::Response;
 
-use super::{Manner, PROGRAM, failed, job, node, partition};
+use super::{Manner, PROGRAM, failed, job, node, partition, reservation};
 use crate::connect::{Api, CallError, Client};
 use crate::exit;
 use crate::query::json::{self, About};
 use crate::query::pick::Pick;
 use crate::query::states;
 use crate::query::surroundings::Surroundings;
+use crate::verbs::network;
 
 /// What can be shown.
 const ENTITIES: &[&str] = &[
@@ -26,6 +27,7 @@ const ENTITIES: &[&str] = &[
     "partitions",
     "reservations",
     "steps",
+    "topology",
 ];
 
 /// Slurm's other entities, each with the reason why not.
@@ -38,8 +40,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("dwstat", "there are no burst buffers"),
     ("federation", "there are no federations"),
     ("slurmd", "use scontrol show node"),
-    ("topology", "topologies are not kept yet"),
-    ("topoconf", "topologies are not kept yet"),
+    ("topoconf", "use scontrol show topology or muster topology"),
 ];
 
 /// The verb.
@@ -68,10 +69,8 @@ pub(super) fn show(words: &[String], manner: Manner, here: &Surroundings) -> i32
         "nodes" => nodes(first, manner, here),
         "partitions" => partitions(first, manner, here),
         "licenses" => licenses(first, manner),
-        _ => {
-            exit::print("No reservations in the system\n");
-            exit::OK
-        }
+        "topology" => topology(first),
+        _ => reservations(first, manner, here),
     }
 }
 
@@ -176,7 +175,16 @@ fn steps(text: Option<&str>, manner: Manner, here: &Surroundings) -> i32 {
         let running = jobs
             .iter()
             .filter(|j| states::active(j.state()) && j.state() != v1::JobState::Configuring);
-        let text: String = running.map(|j| job::show_step(j, manner, here)).collect();
+        let asked = v1::StepsRequest { jobs: request.jobs.clone() };
+        let steps = client.call(async |mut api: Api| {
+            api.query.list_steps(asked.clone()).await.map(|reply| reply.into_inner().steps)
+        })?;
+        let mut text = String::new();
+        for job in running {
+            let mine = steps.iter().filter(|step| step.job == job.id);
+            mine.for_each(|step| text.push_str(&job::show_srun(job, step, manner, here)));
+            text.push_str(&job::show_step(job, manner, here));
+        }
         if text.is_empty() {
             return Ok(("No job steps in the system\n".to_owned(), exit::OK));
         }
@@ -249,6 +257,40 @@ fn partitions(text: Option<&str>, manner: Manner, here: &Surroundings) -> i32 {
         }
         let shown: String = found.iter().map(|p| partition::show(p, manner)).collect();
         Ok((shown + &missing, code))
+    })
+}
+
+fn reservations(wanted: Option<&str>, manner: Manner, here: &Surroundings) -> i32 {
+    answered("slurm_load_reservations", |client| {
+        let mut all = client.call(async |mut api: Api| {
+            let reply = api.query.list_reservations(v1::ListReservationsRequest {}).await?;
+            Ok(reply.into_inner().reservations)
+        })?;
+        if let Some(name) = wanted {
+            all.retain(|r| r.name == name);
+        }
+        let missing = wanted.filter(|_| all.is_empty());
+        let code = if missing.is_some() { exit::FAILED } else { exit::OK };
+        if manner.json {
+            let cluster = super::super::ping(client)?.cluster;
+            return Ok((json::reservations(&all, &about(&cluster, here)), code));
+        }
+        let shown: String = all.iter().map(|r| reservation::show(r, manner, here)).collect();
+        Ok(match missing {
+            Some(name) => (format!("Reservation {name} not found\n"), code),
+            None if shown.is_empty() => ("No reservations in the system\n".to_owned(), code),
+            None => (shown, code),
+        })
+    })
+}
+
+fn topology(wanted: Option<&str>) -> i32 {
+    answered("slurm_load_topo", |client| {
+        let shape = network::load(client)?;
+        Ok(match network::scontrol(&shape, wanted) {
+            Ok(text) => (text, exit::OK),
+            Err(fault) => (fault, exit::FAILED),
+        })
     })
 }
 
@@ -332,7 +374,8 @@ mod tests {
             assert_eq!(find(word), Ok(entity), "{word}");
         }
         assert_eq!(find("foo"), Err("invalid entity:foo for keyword:show".to_owned()));
-        assert!(find("topology").expect_err("not kept").contains("not supported"));
+        assert_eq!(find("topology"), Ok("topology"));
+        assert!(find("topoconf").expect_err("no files").contains("not supported"));
         assert!(find("host").is_err(), "two entities begin so");
     }
 

@@ -1,4 +1,4 @@
-//! `scontrol update KEY=VALUE ...`: of jobs, nodes and partitions.
+//! `scontrol update KEY=VALUE ...`: of jobs, nodes, partitions and reservations.
 //!
 //! The tables say which keys there are; what is not in them is refused by name.
 
@@ -8,7 +8,7 @@ use muster_proto::v1::{self, NodeVerb, update_job_request::Time};
 use tonic::Response;
 
 use super::act::shown;
-use super::{PROGRAM, failed};
+use super::{PROGRAM, failed, reservation};
 use crate::connect::{Api, CallError, Client};
 use crate::exit;
 use crate::query::pick::Pick;
@@ -24,6 +24,7 @@ enum Change {
     Jobs(Vec<v1::JobRef>, Box<v1::UpdateJobRequest>),
     Nodes(v1::UpdateNodesRequest),
     Partition(v1::UpdatePartitionRequest),
+    Reservation(Box<v1::UpdateReservationRequest>),
 }
 
 const JOB_KEYS: &[&str] = &[
@@ -69,6 +70,7 @@ const NODE_KEYS: &[&str] = &[
     "availablefeatures",
     "comment",
     "features",
+    "gpu",
     "nodename",
     "reason",
     "state",
@@ -104,6 +106,7 @@ pub(super) fn update(words: &[String], here: &Surroundings) -> i32 {
             });
             said(answer)
         }
+        Change::Reservation(request) => reservation::update(&mut client, &request),
     }
 }
 
@@ -184,15 +187,17 @@ fn read(words: &[String], here: &Surroundings) -> Result<Change, String> {
     if let Some(name) = subject(&["partitionname"]) {
         return partition(name, &pairs).map(Change::Partition);
     }
-    for (word, why) in
-        [("reservationname", "reservations"), ("stepid", "steps"), ("frontendname", "front ends")]
-    {
+    if subject(&["reservationname", "reservation"]).is_some() {
+        let request = reservation::read_update(words, here)?;
+        return Ok(Change::Reservation(Box::new(request)));
+    }
+    for (word, why) in [("stepid", "steps"), ("frontendname", "front ends")] {
         if subject(&[word]).is_some() {
             return Err(format!("{PROGRAM}: error: {why} cannot be updated"));
         }
     }
     Err("No valid entity in update command\n\
-         Input line must include \"NodeName\", \"JobId\" or \"PartitionName\""
+         Input line must include \"NodeName\", \"JobId\", \"PartitionName\" or \"ReservationName\""
         .to_owned())
 }
 
@@ -356,6 +361,7 @@ fn node(nodes: &str, pairs: &[(String, &str)]) -> Result<v1::UpdateNodesRequest,
             "reason" => request.reason = (*value).to_owned(),
             "weight" => request.weight = Some(number(given, value)?),
             "comment" => request.comment = Some((*value).to_owned()),
+            "gpu" => request.gpus = gpus(given, value)?,
             _ => request.features = Some((*value).to_owned()),
         }
     }
@@ -365,6 +371,13 @@ fn node(nodes: &str, pairs: &[(String, &str)]) -> Result<v1::UpdateNodesRequest,
         return Err(format!("You must specify a reason when {doing} a node\nRequest denied"));
     }
     Ok(request)
+}
+
+/// `Gpu=3` or `Gpu=0-3,6`: units of each of the nodes.
+fn gpus(given: &str, value: &str) -> Result<Vec<u32>, String> {
+    let list = muster_proto::convert::node::cpus_in(value).map_err(|_| invalid(given, value))?;
+    let units: Vec<u32> = list.iter().collect();
+    if units.is_empty() { Err(invalid(given, value)) } else { Ok(units) }
 }
 
 fn node_verb(state: &str) -> Result<NodeVerb, String> {

@@ -11,7 +11,7 @@ use std::thread;
 
 use bytes::{Buf, Bytes};
 use muster_core::state::{Parts, State};
-use muster_model::{JobSpec, Partition, Request, Timestamp};
+use muster_model::{JobSpec, Partition, Request, Reservation, Timestamp};
 use muster_proto::store::v1 as rec;
 use prost::Message;
 use prost::encoding::{self, DecodeContext, WireType};
@@ -76,6 +76,10 @@ pub fn encode(parts: &Parts) -> Bytes {
     for item in &parts.arrays {
         encoding::message::encode(9, &job::store_array(item, specs.place(&item.spec)), &mut out);
     }
+    for reservation in &parts.reservations {
+        encoding::message::encode(10, &reservation.store(), &mut out);
+    }
+    encoding::message::encode(11, &parts.habits.store(), &mut out);
     out.into()
 }
 
@@ -100,9 +104,16 @@ pub fn decode(bytes: Bytes) -> Result<State, BadRecord> {
             .into_iter()
             .map(load_one::<Partition>)
             .collect::<Result<_, _>>()?,
+        reservations: raw
+            .reservations
+            .into_iter()
+            .map(load_one::<Reservation>)
+            .collect::<Result<_, _>>()?,
         jobs: raw.jobs.into_iter().map(load_job).collect::<Result<_, BadRecord>>()?,
         arrays: raw.arrays.into_iter().map(load_array).collect::<Result<_, BadRecord>>()?,
         next_id: raw.next_id,
+        // Snapshots of before there were habits have none.
+        habits: raw.habits.map(load_one).transpose()?.unwrap_or_default(),
     }))
 }
 
@@ -145,6 +156,8 @@ struct Raw {
     specs: Vec<Bytes>,
     jobs: Vec<Bytes>,
     arrays: Vec<Bytes>,
+    reservations: Vec<Bytes>,
+    habits: Option<Bytes>,
 }
 
 impl Raw {
@@ -172,6 +185,8 @@ impl Raw {
                         7 => raw.specs.push(element),
                         8 => raw.jobs.push(element),
                         9 => raw.arrays.push(element),
+                        10 => raw.reservations.push(element),
+                        11 => raw.habits = Some(element),
                         _ => return Err(BadRecord::UnknownKind),
                     }
                 }

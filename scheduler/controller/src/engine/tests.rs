@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use muster_core::check::check;
-use muster_core::command::{Command, SliceExit, SliceReport, StartWish, Submit, Target};
+use muster_core::command::{
+    Command, NodesWish, ReservationWish, SliceExit, SliceReport, StartWish, Submit, Target,
+};
 use muster_core::config::{Actor, ClusterConfig, Limits, PriorityWeights, Role};
 use muster_core::effect::Effect;
 use muster_core::event::Event;
@@ -35,6 +37,7 @@ fn config() -> ClusterConfig {
         cores_per_socket: 8,
         threads_per_core: 1,
         features: Vec::new(),
+        auto_gpus: false,
         weight: 1,
     };
     let nodes: Vec<NodeConfig> = (1..=4).map(node).collect();
@@ -63,6 +66,7 @@ fn config() -> ClusterConfig {
         licenses: Vec::new(),
         limits: Limits::default(),
         priority: PriorityWeights::default(),
+        topology: muster_model::TopologyConfig::default(),
     }
 }
 
@@ -85,6 +89,7 @@ fn submit(request_id: u32) -> Submit {
         contiguous: false,
         threads_per_core: None,
         sockets_per_node: None,
+        topology: muster_model::TopologyWish::default(),
     };
     let spec = JobSpec {
         name: "train".into(),
@@ -93,7 +98,7 @@ fn submit(request_id: u32) -> Submit {
         qos: "".into(),
         partitions: vec!["main".into()],
         request: Arc::new(request),
-        time_limit: Some(TimeLimit::Limited(Minutes(60))),
+        time_limit: Some(TimeLimit::minutes(60)),
         time_min: None,
         begin: None,
         deadline: None,
@@ -157,7 +162,7 @@ fn configured() -> Vec<Command> {
 
 /// Starts what the planner would start.
 fn starts(state: &State, now: Timestamp) -> Vec<StartWish> {
-    let view = plan::view(state, now);
+    let view = plan::view(state, now, &Policy::default());
     plan::plan(&view, &Policy::default(), now, plan::DEFAULT_FUEL).starts
 }
 
@@ -221,10 +226,31 @@ fn check_replay(story: &[fn(&State, Timestamp) -> Vec<Command>]) {
     assert_eq!(starts(&recovered.state, now), starts(&state, now), "the next plan");
 }
 
+/// The first node in a week, for an hour.
+fn reservation(name: &str, now: Timestamp, flags: ReservationFlags) -> Command {
+    let start = now.plus_seconds(7 * 86_400);
+    let operator = Actor { uid: Uid(0), role: Role::Admin };
+    let wish = ReservationWish {
+        name: Some(name.into()),
+        nodes: NodesWish::Count(1),
+        partition: None,
+        start,
+        end: start.plus_seconds(3600),
+        users: Access { names: vec!["alice".into()], deny: false },
+        accounts: Access::default(),
+        flags,
+        features: None,
+        licenses: Vec::new(),
+        comment: "a course".into(),
+    };
+    Command::CreateReservation { actor: operator, wish: Box::new(wish) }
+}
+
 #[test]
 fn snapshot_and_tail_tell_the_same_as_all_facts() {
     check_replay(&[
         |_, _| configured(),
+        |_, now| vec![reservation("course", now, ReservationFlags::DAILY)],
         |_, _| (0..30).map(submission).collect(),
         |_, _| vec![array(100, "0-9%3"), array(101, "1,5-7")],
         |state, now| vec![Command::Commit(starts(state, now))],
@@ -240,6 +266,7 @@ fn snapshot_and_tail_tell_the_same_as_all_facts() {
         |state, now| finish_all(state, now),
         |state, now| vec![Command::Commit(starts(state, now)), submission(0), submission(200)],
         |state, now| vec![Command::Purge(state.purgeable(now.plus_seconds(100_000), 5))],
+        |_, now| vec![reservation("late", now, ReservationFlags::MAINT)],
     ]);
 }
 

@@ -139,6 +139,7 @@ fn who_and_where(env: &mut Environment, facts: &Facts<'_>) {
     env.unless_there("MUSTER_CONF", facts.config_path);
     let id = facts.job.to_string();
     let nodes = node_list(facts);
+    let (address, pattern) = facts.topology.address(facts.slices[0].0);
     for (name, value) in [
         ("SLURM_JOB_ID", id.as_str()),
         ("SLURM_JOBID", &id),
@@ -154,8 +155,8 @@ fn who_and_where(env: &mut Environment, facts: &Facts<'_>) {
         ("SLURM_SUBMIT_DIR", &spec.launch.submit_dir),
         ("SLURM_SUBMIT_HOST", &spec.launch.submit_host),
         ("SLURMD_NODENAME", facts.slices[0].0),
-        ("SLURM_TOPOLOGY_ADDR", facts.slices[0].0),
-        ("SLURM_TOPOLOGY_ADDR_PATTERN", "node"),
+        ("SLURM_TOPOLOGY_ADDR", address.as_str()),
+        ("SLURM_TOPOLOGY_ADDR_PATTERN", &pattern),
         ("ENVIRONMENT", "BATCH"),
         ("SLURM_GTIDS", "0"),
         ("SLURM_PROCID", "0"),
@@ -371,6 +372,16 @@ mod tests {
             shell: "/bin/bash".into(),
             groups: vec!["users".into()],
         };
+        let switch = |name: &str, nodes: &[&str], switches: &[&str]| muster_model::SwitchConfig {
+            name: name.into(),
+            nodes: nodes.iter().map(|n| (*n).into()).collect(),
+            switches: switches.iter().map(|n| (*n).into()).collect(),
+            rails: 1,
+        };
+        let topology = muster_model::TopologyConfig {
+            switches: vec![switch("leaf", &["n1"], &[]), switch("spine", &[], &["leaf"])],
+            blocks: Vec::new(),
+        };
         let facts = Facts {
             cluster: "demo",
             config_path: "/etc/muster/muster.toml",
@@ -384,6 +395,7 @@ mod tests {
             end_at: Some(Timestamp::from_seconds(1_700_003_600)),
             slices: slices.iter().map(|(node, slice)| (*node, slice)).collect(),
             account: &account,
+            topology: &topology,
             kill_wait_seconds: 30,
             unkillable_seconds: 60,
         };
@@ -462,8 +474,8 @@ SLURM_PROCID=0
 SLURM_SUBMIT_DIR=/w
 SLURM_SUBMIT_HOST=login
 SLURM_TASKS_PER_NODE=2(x2),1
-SLURM_TOPOLOGY_ADDR=n1
-SLURM_TOPOLOGY_ADDR_PATTERN=node
+SLURM_TOPOLOGY_ADDR=spine.leaf.n1
+SLURM_TOPOLOGY_ADDR_PATTERN=switch.switch.node
 SLURM_UMASK=0022
 USER=ann
 ZE_AFFINITY_MASK=1,2";

@@ -10,7 +10,7 @@ pub mod environment;
 pub mod pattern;
 
 use bytes::Bytes;
-use muster_model::{JobId, JobSpec, Slice, Timestamp};
+use muster_model::{JobId, JobSpec, Slice, Timestamp, TopologyConfig};
 use muster_proto::convert::{job::launch_out, values};
 use muster_proto::shim::v1 as shim;
 
@@ -33,6 +33,7 @@ pub struct Facts<'a> {
     pub end_at: Option<Timestamp>,
     /// Node names and slices, in rank order.
     pub slices: Vec<(&'a str, &'a Slice)>,
+    pub topology: &'a TopologyConfig,
     pub account: &'a Account,
     pub kill_wait_seconds: u32,
     pub unkillable_seconds: u32,
@@ -105,5 +106,16 @@ pub fn payload(facts: &Facts<'_>, index: usize, script: Bytes, user_env: &[u8]) 
         kill_wait_seconds: facts.kill_wait_seconds,
         unkillable_seconds: facts.unkillable_seconds,
         limits: None,
+        shares: if batch && facts.slices.len() > 1 { shares(facts) } else { Vec::new() },
     }
+}
+
+fn shares(facts: &Facts<'_>) -> Vec<shim::NodeShare> {
+    let share = |(node, slice): &(&str, &Slice)| shim::NodeShare {
+        node: (*node).to_owned(),
+        cpus: slice.cpus.to_string(),
+        memory_mib: slice.memory_mib,
+        gres: slice.gres.iter().map(values::mask_out).collect(),
+    };
+    facts.slices.iter().map(share).collect()
 }

@@ -4,6 +4,7 @@
 use muster_config::Config;
 use muster_core::command::Command;
 use muster_core::config::Role;
+use muster_core::decide::Reply as Answer;
 use muster_core::rejection::Rejection;
 use muster_model::{Hostlist, NodeId};
 use muster_proto::convert::BadField;
@@ -11,7 +12,7 @@ use muster_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::status::{invalid, make_detail, not_permitted, refused, status};
-use super::{Service, change};
+use super::{Service, change, reservation};
 use crate::cluster::{changes, cluster_config};
 
 #[tonic::async_trait]
@@ -32,7 +33,12 @@ impl v1::admin_server::Admin for Service {
             names.0.into_iter().map(|name| state.node_id(&name).ok_or(name)).collect()
         });
         let nodes = nodes.await?.map_err(|name| refused(&Rejection::UnknownNode(name)))?;
-        self.engine.submit(Command::UpdateNodes { actor, nodes, change }, None).await?;
+        let gpus = change::gpus(&wire).map_err(|bad| invalid(&bad))?;
+        let command = match gpus {
+            Some((gpus, verb)) => Command::UpdateGpus { actor, nodes, gpus, verb },
+            None => Command::UpdateNodes { actor, nodes, change },
+        };
+        self.engine.submit(command, None).await?;
         Ok(Response::new(v1::UpdateNodesReply {}))
     }
 
@@ -46,6 +52,45 @@ impl v1::admin_server::Admin for Service {
         let name = wire.name.into();
         self.engine.submit(Command::UpdatePartition { actor, name, change }, None).await?;
         Ok(Response::new(v1::UpdatePartitionReply {}))
+    }
+
+    async fn create_reservation(
+        &self,
+        request: Request<v1::CreateReservationRequest>,
+    ) -> Result<Response<v1::CreateReservationReply>, Status> {
+        let actor = self.auth.caller(&request)?.actor();
+        let wish = reservation::wish(&request.into_inner()).map_err(|bad| invalid(&bad))?;
+        let users = wish.users.names.clone();
+        self.known_users(&users).await?;
+        let command = Command::CreateReservation { actor, wish: Box::new(wish) };
+        let reply = self.engine.submit(command, None).await?;
+        let Answer::Reservation(name) = reply.answer else {
+            return Err(Status::internal("a reservation was answered with something else"));
+        };
+        Ok(Response::new(v1::CreateReservationReply { name: name.into() }))
+    }
+
+    async fn update_reservation(
+        &self,
+        request: Request<v1::UpdateReservationRequest>,
+    ) -> Result<Response<v1::UpdateReservationReply>, Status> {
+        let actor = self.auth.caller(&request)?.actor();
+        let wire = request.into_inner();
+        let change = reservation::change(&wire).map_err(|bad| invalid(&bad))?;
+        self.known_users(reservation::new_users(&change)).await?;
+        let (name, change) = (wire.name.into(), Box::new(change));
+        self.engine.submit(Command::UpdateReservation { actor, name, change }, None).await?;
+        Ok(Response::new(v1::UpdateReservationReply {}))
+    }
+
+    async fn delete_reservation(
+        &self,
+        request: Request<v1::DeleteReservationRequest>,
+    ) -> Result<Response<v1::DeleteReservationReply>, Status> {
+        let actor = self.auth.caller(&request)?.actor();
+        let name = request.into_inner().name.into();
+        self.engine.submit(Command::DeleteReservation { actor, name }, None).await?;
+        Ok(Response::new(v1::DeleteReservationReply {}))
     }
 
     async fn reconfigure(
@@ -84,6 +129,21 @@ impl v1::admin_server::Admin for Service {
         tracing::info!(uid = caller.uid, "shutdown asked for");
         self.stop.cancel();
         Ok(Response::new(v1::ShutdownReply {}))
+    }
+}
+
+impl Service {
+    /// A name that nobody has would shut out those who were meant.
+    async fn known_users(&self, names: &[Box<str>]) -> Result<(), Status> {
+        let names = names.to_vec();
+        let looked = tokio::task::spawn_blocking(move || {
+            let known = |name: &str| nix::unistd::User::from_name(name).ok().flatten().is_some();
+            names.into_iter().find(|name| !known(name))
+        });
+        match looked.await.expect("looking up a user does not panic") {
+            Some(name) => Err(invalid(&BadField::new("users", format!("nobody is {name:?}")))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What operators and users want changed, from the wire.
 
-use muster_core::command::{JobChange, NodeChange, NodeVerb, PartitionChange, TimeChange};
+use muster_core::command::{GpuVerb, JobChange, NodeChange, NodeVerb, PartitionChange, TimeChange};
 use muster_model::{Constraint, Dependency, Hostlist, Timestamp};
 use muster_proto::convert::values::{gres_in, limit_in, memory_in};
 use muster_proto::convert::{BadField, check};
@@ -89,13 +89,36 @@ fn hosts(list: Option<&str>) -> Result<Option<Vec<Box<str>>>, BadField> {
     Ok(Some(hosts.0.into_iter().map(Into::into).collect()))
 }
 
-fn licenses(text: &str) -> Result<Vec<(Box<str>, u32)>, BadField> {
+/// `name:2,other`.
+///
+/// # Errors
+/// A count that is no number.
+pub fn licenses(text: &str) -> Result<Vec<(Box<str>, u32)>, BadField> {
     let one = |item: &str| {
         let (name, count) = item.split_once([':', '*']).unwrap_or((item, "1"));
         let count = count.parse().map_err(|_| BadField::new("licenses", format!("{item:?}")))?;
         Ok((name.into(), count))
     };
     text.split(',').filter(|item| !item.is_empty()).map(one).collect()
+}
+
+/// The GPUs that a change of nodes is about, and what of them; `None`: it is about the nodes.
+///
+/// # Errors
+/// Another verb than DRAIN, RESUME and UNDRAIN; numbers that no GPU has.
+pub fn gpus(wire: &v1::UpdateNodesRequest) -> Result<Option<(Vec<u8>, GpuVerb)>, BadField> {
+    if wire.gpus.is_empty() {
+        return Ok(None);
+    }
+    let verb = match v1::NodeVerb::try_from(wire.verb) {
+        Ok(v1::NodeVerb::Drain) => GpuVerb::Drain { reason: wire.reason.as_str().into() },
+        Ok(v1::NodeVerb::Resume | v1::NodeVerb::Undrain) => GpuVerb::Resume,
+        _ => return Err(BadField::new("state", "a GPU takes DRAIN, RESUME or UNDRAIN")),
+    };
+    let units = wire.gpus.iter().map(|unit| u8::try_from(*unit));
+    let units = units.collect::<Result<Vec<u8>, _>>();
+    let units = units.map_err(|_| BadField::new("gpu", "no node has so many GPUs"))?;
+    Ok(Some((units, verb)))
 }
 
 /// `scontrol update node`.

@@ -1,21 +1,23 @@
 //! The client API: authenticate, convert, ask the engine, answer.
 //!
 //! - `submit`: submissions; `verbs`: what is done to jobs; `try_out`: `--test-only`
-//! - `query`: listings, `scan`: their pages; `past`: the history; `watch`: changes as they come
+//! - `query`: listings, `scan`: their pages; `past`: the history; `watch`: changes as they come; `why`: one waiting job
 //! - `admin`: nodes, partitions, reconfigure, shutdown; `agent`: the agents' door
-//! - `change`: updates from the wire; `status`: refusals on the wire
+//! - `change`, `reservation`: updates from the wire; `status`: refusals on the wire
 
 pub mod admin;
 pub mod agent;
 pub mod change;
 pub mod past;
 pub mod query;
+pub mod reservation;
 pub mod scan;
 pub mod status;
 pub mod submit;
 pub mod try_out;
 pub mod verbs;
 pub mod watch;
+pub mod why;
 
 use std::sync::Arc;
 

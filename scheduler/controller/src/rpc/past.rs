@@ -115,7 +115,10 @@ async fn send_all(
                 .engine
                 .look(move |state| living(state, &span, &filter, &view, &recorder, end));
             let (rows, next) = read.await?;
-            live.extend(rows);
+            live.extend(rows.into_iter().map(|(key, mut row)| {
+                controller.steps.add_to(&mut row);
+                (key, row)
+            }));
             from = next;
         }
     }

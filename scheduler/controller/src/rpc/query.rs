@@ -1,11 +1,13 @@
 //! Listings. Jobs come in pages, each from one short read of the state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use muster_core::plan::Reasons;
+use muster_core::plan::why::Start;
 use muster_core::state::{Entry, State};
 use muster_model::{Hostlist, JobId, Timestamp, Uid};
 use muster_proto::v1;
@@ -15,11 +17,13 @@ use tonic::{Request, Response, Status};
 
 use super::scan::{self, Span};
 use super::status::{invalid, not_permitted, unknown_job};
-use super::{Service, past, watch};
+use super::{Service, past, reservation, watch, why};
 use crate::Controller;
 use crate::auth::now_seconds;
 use crate::engine::{environment_key, script_key};
+use crate::estimates::{self, Starts};
 use crate::show::filter::Filter;
+use crate::show::gpu;
 use crate::show::job::{self, Line, Opinion, Shown};
 use crate::show::node;
 
@@ -29,6 +33,8 @@ pub const JOBS_PER_PAGE: usize = 512;
 pub const VIEWS_PER_READ: usize = 4096;
 /// Nodes of one page.
 const NODES_PER_PAGE: usize = 1000;
+/// GPUs of one page.
+const GPUS_PER_PAGE: usize = 4000;
 /// Pages made before the caller has taken the first: enough to keep both ends busy.
 pub const PAGES_AHEAD: usize = 2;
 
@@ -37,12 +43,26 @@ pub const PAGES_AHEAD: usize = 2;
 pub struct View {
     pub now: Timestamp,
     reasons: Arc<Reasons>,
+    starts: Starts,
 }
 
 /// Opinions as of now.
 #[must_use]
 pub fn opinions(controller: &Controller) -> View {
-    View { now: crate::now(), reasons: controller.opinions.reasons() }
+    let (reasons, starts) = (controller.opinions.reasons(), controller.opinions.starts());
+    View { now: crate::now(), reasons, starts }
+}
+
+/// The same with the starts of jobs that have no promised one.
+///
+/// # Errors
+/// The engine's.
+async fn estimated(controller: &Controller) -> Result<View, Status> {
+    let mut view = opinions(controller);
+    let mut starts = BTreeMap::clone(&*estimates::starts(controller).await?);
+    starts.extend(view.starts.iter().map(|(job, start)| (*job, start.clone())));
+    view.starts = Arc::new(starts);
+    Ok(view)
 }
 
 impl View {
@@ -51,11 +71,27 @@ impl View {
     pub fn of(&self, state: &State, line: &Line<'_>) -> Opinion {
         let view = line.view();
         let waits = line.state() == v1::JobState::Pending;
+        let start = self.start(line).filter(|_| state.static_reason(view, self.now).is_none());
         Opinion {
             reason: if waits { self.reasons.of(state, view, self.now) } else { Default::default() },
             detail: String::new(),
-            expected_start: None,
+            expected_start: start.map(|start| start.at.max(self.now)),
+            scheduled: start.map(|start| start.nodes.clone()).unwrap_or_default(),
             priority: if line.is_ended() { 0 } else { state.priority(view, self.now) },
+        }
+    }
+}
+
+impl View {
+    /// When and where it is expected to start; of an array the first of its tasks.
+    fn start(&self, line: &Line<'_>) -> Option<&Start> {
+        match line {
+            Line::Job(job) if job.phase.is_pending() => self.starts.get(&job.id),
+            Line::Pending(array) => {
+                let ids = array.id..JobId(array.id.0.saturating_add(array.count()));
+                self.starts.range(ids).map(|(_, start)| start).min_by_key(|start| start.at)
+            }
+            Line::Job(_) | Line::Unstarted(..) => None,
         }
     }
 }
@@ -97,9 +133,9 @@ async fn send_pages(
     controller: Arc<Controller>,
     spans: Vec<Span>,
     listing: Listing,
+    view: View,
     out: mpsc::Sender<Result<v1::JobPage, Status>>,
 ) {
-    let view = opinions(&controller);
     for span in spans {
         let mut from = Some(span.from);
         while let Some(cursor) = from {
@@ -169,9 +205,13 @@ impl v1::query_server::Query for Service {
         let filter = filter(wire.filter).await?;
         let ended = wire.all_states || filter.names_states();
         let listing = Listing { filter, ended, details: wire.with_details };
+        let view = match wire.with_estimates {
+            true => estimated(self).await?,
+            false => opinions(self),
+        };
         let spans = scan::spans(self, &wire.jobs).await?;
         let (out, pages) = mpsc::channel(PAGES_AHEAD);
-        tokio::spawn(send_pages(Arc::clone(&self.0), spans, listing, out));
+        tokio::spawn(send_pages(Arc::clone(&self.0), spans, listing, view, out));
         Ok(Response::new(ReceiverStream::new(pages).boxed()))
     }
 
@@ -208,6 +248,36 @@ impl v1::query_server::Query for Service {
         Ok(Response::new(futures::stream::iter(pages).boxed()))
     }
 
+    async fn list_gpus(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<Self::ListGpusStream>, Status> {
+        self.auth.caller(&request)?;
+        let list = request.into_inner().nodes;
+        let names = Hostlist::parse(&list)
+            .map_err(|f| invalid(&muster_proto::convert::BadField::new("node list", f)))?;
+        let hub = self.hub.clone();
+        let gpus = self.engine.read(move |state| {
+            let of = |n: &muster_core::state::Node| gpu::gpus(state, n, &hub.gpu_readings(n.id));
+            if names.0.is_empty() {
+                state.nodes.iter().filter(|n| n.configured).flat_map(of).collect::<Vec<_>>()
+            } else {
+                names.0.iter().filter_map(|name| state.node_named(name)).flat_map(of).collect()
+            }
+        });
+        let mut gpus = gpus.await?;
+        for gpu in &mut gpus {
+            if let Ok(uid) = gpu.reason_by.parse() {
+                gpu.reason_by = self.users.find(uid).await.name.to_string();
+            }
+        }
+        let pages: Vec<Result<v1::GpuPage, Status>> = gpus
+            .chunks(GPUS_PER_PAGE)
+            .map(|some| Ok(v1::GpuPage { gpus: some.to_vec() }))
+            .collect();
+        Ok(Response::new(futures::stream::iter(pages).boxed()))
+    }
+
     async fn list_partitions(
         &self,
         request: Request<v1::ListPartitionsRequest>,
@@ -220,6 +290,20 @@ impl v1::query_server::Query for Service {
         Ok(Response::new(v1::PartitionPage { partitions: partitions.await? }))
     }
 
+    async fn list_reservations(
+        &self,
+        request: Request<v1::ListReservationsRequest>,
+    ) -> Result<Response<v1::ReservationPage>, Status> {
+        self.auth.caller(&request)?;
+        let reservations = self.engine.read(|state| {
+            let now = crate::now();
+            let shown = state.reservations.values().map(|r| reservation::shown(state, r, now));
+            shown.collect::<Vec<_>>()
+        });
+        Ok(Response::new(v1::ReservationPage { reservations: reservations.await? }))
+    }
+
+    type ListGpusStream = BoxStream<'static, Result<v1::GpuPage, Status>>;
     type ListHistoryStream = BoxStream<'static, Result<v1::HistoryPage, Status>>;
 
     async fn list_history(
@@ -231,6 +315,25 @@ impl v1::query_server::Query for Service {
     }
 
     type ListUsageStream = BoxStream<'static, Result<v1::UsagePage, Status>>;
+
+    async fn list_steps(
+        &self,
+        request: Request<v1::StepsRequest>,
+    ) -> Result<Response<v1::ListStepsReply>, Status> {
+        let caller = self.auth.caller(&request)?;
+        let spans = scan::spans(self, &request.into_inner().jobs).await?;
+        let known = self.steps.jobs();
+        let found = self.engine.read(move |state| {
+            let within = |id: &JobId| spans.iter().any(|s| (s.from.id..s.until).contains(id));
+            let jobs = known.into_iter().filter(within).filter_map(|id| state.jobs.get(&id));
+            let jobs = jobs.filter(|job| caller.may_read(job.uid()) && job.phase.is_active());
+            jobs.map(|job| (job.id, job.attempt.0)).collect::<Vec<_>>()
+        });
+        let steps = found.await?.into_iter().flat_map(|(job, attempt)| self.steps.of(job, attempt));
+        let runs = |step: &v1::Step| step.state() == v1::StepState::Running;
+        let steps = steps.filter(runs).collect();
+        Ok(Response::new(v1::ListStepsReply { steps }))
+    }
 
     async fn list_usage(
         &self,
@@ -295,6 +398,22 @@ impl v1::query_server::Query for Service {
         let pairs = self.config().to_entries().into_iter();
         let entries = pairs.map(|(name, value)| v1::Pair { name, value }).collect();
         Ok(Response::new(v1::ShowConfigReply { entries }))
+    }
+
+    async fn why(
+        &self,
+        request: Request<v1::WhyRequest>,
+    ) -> Result<Response<v1::WhyReply>, Status> {
+        self.auth.caller(&request)?;
+        why::why(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_topology(
+        &self,
+        request: Request<v1::ShowTopologyRequest>,
+    ) -> Result<Response<v1::ShowTopologyReply>, Status> {
+        self.auth.caller(&request)?;
+        Ok(Response::new(crate::show::topology::reply(&self.config())))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::WatchEvent, Status>>;

@@ -1,18 +1,18 @@
 //! `sbatch --test-only`: would it be taken, and where and when would it start?
 //!
-//! Decided and planned on a copied view; nothing is stored. A job that cannot start now is given
-//! the end of the last running job as its start: later than it need be, never too early.
+//! Decided and planned on a copied view; nothing is stored. A job that cannot start now is told the
+//! start that the limits of running jobs allow, as if nobody waited before it.
 
 use std::sync::Arc;
 
 use muster_core::command::{Command, StartWish};
 use muster_core::decide::decide;
 use muster_core::event::Event;
-use muster_core::plan::{self, Group, Head, Policy, View};
+use muster_core::plan::{self, Backfill, Group, Head, Policy, View};
 use muster_core::priority::Base;
 use muster_core::rejection::Rejection;
 use muster_core::state::{Shape, State};
-use muster_model::{JobId, JobSpec, Timestamp};
+use muster_model::{JobId, JobSpec, NodeId, Timestamp};
 use muster_proto::v1;
 use tonic::Status;
 
@@ -38,6 +38,7 @@ pub async fn test_only(
     let (submit, _) =
         submission(controller, caller, &account, wire).map_err(|bad| invalid(&bad))?;
     let now = crate::now();
+    let policy = crate::pass::policy(&controller.config().scheduler);
     let tried = controller.engine.read(move |state| {
         let now = now.max(state.clock);
         let decision = decide(state, &Command::Submit(Box::new(submit)), now)?;
@@ -48,37 +49,39 @@ pub async fn test_only(
         // A request that was answered before is tried as what it was answered with.
         let (job, spec) =
             found.ok_or(Rejection::BadValue("this request was used before".into()))?;
-        Ok::<_, Rejection>(trial(state, job, &spec, now))
+        Ok::<_, Rejection>(trial(state, &policy, job, &spec, now))
     });
     tried.await?.map_err(|refusal| refused(&refusal))
 }
 
-fn trial(state: &State, job: JobId, spec: &JobSpec, now: Timestamp) -> v1::TestOnlyReply {
-    let mut view = plan::view(state, now);
+fn trial(
+    state: &State,
+    policy: &Policy,
+    job: JobId,
+    spec: &JobSpec,
+    now: Timestamp,
+) -> v1::TestOnlyReply {
+    // Alone in the queue: what waits already may come first, and is not waited for.
+    let policy = Policy { shadows: 1, backfill: Backfill::InOrder, ..*policy };
+    let mut view = plan::view(state, now, &Policy { max_heads: 0, ..policy });
     view.groups = groups(&view, job, spec, now);
-    let policy = Policy::default();
-    let (start, found) = match plan::plan(&view, &policy, now, FUEL).starts.pop() {
-        Some(found) => (now, Some(found)),
-        None => {
-            for node in &mut view.nodes {
-                node.free = node.facts.whole.clone();
-            }
-            let last = state.derived.ends.last().map_or(now, |(at, _)| (*at).max(now));
-            (last, plan::plan(&view, &policy, now, FUEL).starts.pop())
-        }
-    };
+    let mut found = plan::plan(&view, &policy, now, FUEL);
     let first = spec.partitions.first().map(|p| p.to_string()).unwrap_or_default();
-    let start = spec.begin.map_or(start, |begin| begin.max(start));
-    let Some(StartWish { partition, placement, .. }) = found else {
+    let no_earlier = |start: Timestamp| spec.begin.map_or(start, |begin| begin.max(start));
+    let reply = |start, cpus, nodes: &mut dyn Iterator<Item = NodeId>, partition| {
+        let nodes = host_list(state, nodes);
+        v1::TestOnlyReply { job: job.0, start: no_earlier(start).0, cpus, nodes, partition }
+    };
+    if let Some(StartWish { partition, placement, .. }) = found.starts.pop() {
+        return reply(now, placement.cpus(), &mut placement.nodes(), partition.to_string());
+    }
+    let soonest = found.shadows.iter().min_by_key(|shadow| shadow.start);
+    let Some(shadow) = soonest else {
         return v1::TestOnlyReply { job: job.0, partition: first, ..Default::default() };
     };
-    v1::TestOnlyReply {
-        job: job.0,
-        start: start.0,
-        cpus: placement.cpus(),
-        nodes: host_list(state, placement.nodes()),
-        partition: partition.to_string(),
-    }
+    let cpus = shadow.parts.iter().map(plan::Part::cpus).sum();
+    let partition = view.partitions[shadow.partition as usize].partition.name.to_string();
+    reply(shadow.start, cpus, &mut shadow.parts.iter().map(|part| part.node), partition)
 }
 
 /// The job alone in the queue, in each of its partitions.
@@ -89,6 +92,7 @@ fn groups(view: &View, job: JobId, spec: &JobSpec, now: Timestamp) -> Vec<Group>
             partition: index,
             shape: Arc::clone(&shape),
             base: Base::of(spec),
+            expected: 0,
             heads: vec![Head { job, throttled_by: None, eligible_at: now }],
             more: false,
         })

@@ -29,6 +29,8 @@ struct Seat {
     load: f32,
     memory_free_mib: u64,
     agent_started_at: i64,
+    /// What its GPUs did when they were last looked at.
+    gpus: Vec<agent::GpuReading>,
     /// Slices that the agent still has and the state has let go of (the node was given up and came
     /// back): what they held is not free yet, whatever the ledger says.
     leftovers: BTreeSet<SliceId>,
@@ -131,6 +133,22 @@ impl Hub {
             seat.load = beat.load;
             seat.memory_free_mib = beat.memory_free_mib;
         }
+    }
+
+    /// What the node's GPUs do. A report without readings (a fault was told at once) changes nothing.
+    pub fn gpus(&self, node: NodeId, readings: Vec<agent::GpuReading>) {
+        if readings.is_empty() {
+            return;
+        }
+        let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.entry(node).or_default().gpus = readings;
+    }
+
+    /// What the node's GPUs did when they were last looked at.
+    #[must_use]
+    pub fn gpu_readings(&self, node: NodeId) -> Vec<agent::GpuReading> {
+        let seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.get(&node).map_or_else(Vec::new, |seat| seat.gpus.clone())
     }
 
     /// What this node should have changed: its session will look. Without one its next Hello does.

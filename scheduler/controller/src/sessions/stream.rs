@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use muster_core::command::Command;
+use muster_core::command::{Command, GpuFault};
 use muster_core::effect::{Desired, StopCause};
 use muster_core::effects::desired;
-use muster_model::NodeId;
+use muster_model::{NodeId, Timestamp};
 use muster_proto::agent::v1 as agent;
 use muster_proto::agent::v1::agent_message::Kind as Said;
 use muster_proto::agent::v1::controller_message::Kind as Told;
@@ -183,6 +183,14 @@ impl Session {
                     hub.heard(self.node, None);
                     self.controller.usage.note(self.node, &samples.samples);
                 }
+                Said::Gpus(report) => {
+                    hub.heard(self.node, None);
+                    self.gpus(report).await?;
+                }
+                Said::Steps(told) => {
+                    hub.heard(self.node, None);
+                    self.controller.steps.note(told.steps);
+                }
                 Said::Fault(fault) => {
                     tracing::warn!(node = %self.name, reason = %fault.reason, "the node is unfit");
                     let reason = fault.reason.as_str().into();
@@ -194,6 +202,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with the node's GPUs is the state's business; what they do is shown.
+    async fn gpus(&self, report: agent::GpuReport) -> Result<(), Status> {
+        let fault = |fault: &agent::GpuFault| {
+            Some(GpuFault {
+                gpu: u8::try_from(fault.gpu).ok()?,
+                reason: fault.reason.as_str().into(),
+                stays: fault.stays,
+                at: Timestamp(fault.at),
+            })
+        };
+        let faults = report.faults.iter().filter_map(fault).collect();
+        self.controller.hub.gpus(self.node, report.readings);
+        self.tell(Command::GpuReport { node: self.node, faults }).await
     }
 
     /// Hands reports on, all in one breath so that they share a commit, and sees that the agent

@@ -113,6 +113,7 @@ impl Source {
             started_at: self.allocated_at,
             end_at: self.end_at,
             slices: self.slices.iter().map(|(name, slice)| (&**name, slice)).collect(),
+            topology: &config.topology,
             account,
             kill_wait_seconds: config.scheduler.kill_wait_seconds,
             unkillable_seconds: config.scheduler.unkillable_seconds,

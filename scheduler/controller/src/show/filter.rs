@@ -24,6 +24,7 @@ pub struct Filter {
     nodes: Option<BTreeSet<String>>,
     accounts: Option<BTreeSet<String>>,
     qos: Option<BTreeSet<String>>,
+    reservations: Option<BTreeSet<String>>,
 }
 
 impl Filter {
@@ -49,6 +50,7 @@ impl Filter {
             nodes: (!nodes.is_empty()).then_some(nodes),
             accounts: texts(&wire.accounts),
             qos: texts(&wire.qos),
+            reservations: texts(&wire.reservations),
         })
     }
 
@@ -75,6 +77,7 @@ impl Filter {
             && within(&self.names, &spec.name)
             && within(&self.accounts, &spec.account)
             && within(&self.qos, &spec.qos)
+            && within(&self.reservations, spec.reservation.as_deref().unwrap_or_default())
             && self.in_partition(line)
             && self.states.as_ref().is_none_or(|states| states.contains(&(line.state() as i32)))
             && self.on_node(state, line)

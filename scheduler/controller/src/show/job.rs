@@ -5,7 +5,7 @@ use muster_core::state::State;
 use muster_core::state::{Array, Job, JobView, TermState, Unstarted};
 use muster_model::{
     DependencyTerm, ExitStatus, GresKind, GresScope, Hold, IndexSet, JobSpec, MemoryRequest,
-    Outcome, Placement, Reason, TimeLimit, Timestamp,
+    NodeId, Outcome, Placement, Reason, Seconds, TimeLimit, Timestamp,
 };
 use muster_proto::convert::job::spec_out;
 use muster_proto::convert::values::{
@@ -24,6 +24,8 @@ pub struct Opinion {
     pub detail: String,
     /// When it may start.
     pub expected_start: Option<Timestamp>,
+    /// Where, in rank order.
+    pub scheduled: Vec<NodeId>,
     pub priority: u32,
 }
 
@@ -131,7 +133,7 @@ fn one(state: &State, job: &Job, opinion: Opinion, shown: Shown) -> v1::Job {
         Phase::Pending { eligible_at, hold } => {
             out.state = v1::JobState::Pending as i32;
             out.eligible_at = eligible_at.0;
-            out.started_at = time_out(opinion.expected_start);
+            expected(state, &mut out, &opinion);
             out.dependency = dependency(&job.spec, &job.terms, job.array.map(|(_, index)| index));
             waiting(&mut out, *hold, opinion);
         }
@@ -175,7 +177,7 @@ fn rest(state: &State, array: &Array, opinion: Opinion, shown: Shown) -> v1::Job
     out.state = v1::JobState::Pending as i32;
     out.submitted_at = array.submitted_at.0;
     out.eligible_at = array.eligible_at.0;
-    out.started_at = time_out(opinion.expected_start);
+    expected(state, &mut out, &opinion);
     out.priority = opinion.priority;
     out.dependency = dependency(&array.spec, &array.terms, None);
     let all_held = |held: &IndexSet| !held.is_empty() && held.len() == array.pending.len();
@@ -316,6 +318,12 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
     }
 }
 
+fn expected(state: &State, out: &mut v1::Job, opinion: &Opinion) {
+    out.started_at = time_out(opinion.expected_start);
+    let name = |node: &NodeId| node_name(state, *node).to_owned();
+    out.scheduled_nodes = opinion.scheduled.iter().map(name).collect();
+}
+
 fn default_limit(state: &State, spec: &JobSpec) -> Option<TimeLimit> {
     let partition = &state.partition(spec.partitions.first()?)?.partition;
     Some(partition.default_time.unwrap_or(partition.max_time))
@@ -344,8 +352,17 @@ fn allocated(state: &State, out: &mut v1::Job, held: &Allocation, shown: Shown) 
     out.started_at = started_at.0;
     out.ended_at = time_out(held.end_at);
     out.suspended_ms = held.suspended_ms;
+    gpus_failed(state, out, &held.placement, None);
+    limited(out, held.time_limit);
     if out.time_limit.is_none() {
         out.time_limit = Some(limit_out(TimeLimit::Unlimited));
+    }
+}
+
+/// A limit chosen at the start stands in for the one asked for.
+fn limited(out: &mut v1::Job, chosen: Option<Seconds>) {
+    if let Some(chosen) = chosen {
+        out.time_limit = Some(limit_out(TimeLimit::Limited(chosen)));
     }
 }
 
@@ -355,8 +372,29 @@ fn finished(state: &State, out: &mut v1::Job, last: &Finished, shown: Shown) {
     out.started_at = last.started_at.unwrap_or(last.allocated_at).0;
     out.ended_at = last.ended_at.0;
     out.suspended_ms = last.suspended_ms;
+    limited(out, last.time_limit);
     out.usage = last.exit.map(|e| usage_out(e.usage));
+    gpus_failed(state, out, &last.placement, Some(last.ended_at));
     ended(out, &last.outcome, last.exit.map(|e| e.status));
+}
+
+/// Tells a job of its GPUs that were taken out while it held them.
+fn gpus_failed(state: &State, out: &mut v1::Job, placement: &Placement, until: Option<Timestamp>) {
+    let mut words = Vec::new();
+    for slice in &placement.slices {
+        let gpus = slice.gres.iter().filter(|held| &*held.kind.name == "gpu");
+        let mask = gpus.fold(0, |mask, held| mask | held.mask);
+        let Some(node) = state.node(slice.node).filter(|_| mask != 0) else { continue };
+        for (unit, mark) in
+            node.health.gpus.iter().filter(|(u, _)| **u < 64 && mask >> **u & 1 == 1)
+        {
+            let at = mark.mark.at;
+            if at.0 >= out.started_at && until.is_none_or(|end| at <= end) {
+                words.push(format!("GPU {unit} of {}: {}", node.config.name, mark.mark.reason));
+            }
+        }
+    }
+    out.system_comment = words.join("; ");
 }
 
 fn placed(state: &State, out: &mut v1::Job, placement: &Placement, shown: Shown) {

@@ -5,13 +5,17 @@
 //!
 //! - `job`: jobs, array tasks and the pending rest of an array
 //! - `node`: nodes and partitions
+//! - `topology`: switches and blocks; `why`: why a job waits
 //! - `history`: rows of finished attempts
 //! - `filter`: which jobs a listing or a verb means
 
 pub mod filter;
+pub mod gpu;
 pub mod history;
 pub mod job;
 pub mod node;
+pub mod topology;
+pub mod why;
 
 use muster_core::state::State;
 use muster_model::{Hostlist, NodeId};

@@ -2,7 +2,7 @@
 
 use muster_core::lifecycle::Phase;
 use muster_core::state::{Node, PartitionRow, State};
-use muster_model::{Capacity, PartitionState};
+use muster_model::{Capacity, PartitionState, ReservationFlags};
 use muster_proto::convert::values::{count_out, kind_out, limit_out};
 use muster_proto::v1;
 
@@ -22,6 +22,10 @@ pub struct Live {
 pub fn node(state: &State, node: &Node, live: Live) -> v1::Node {
     let used = node.allocated();
     let config = &node.config;
+    let now = crate::now();
+    let reserved = state.reservations.values().filter(|r| r.holds(node.id) && r.active(now));
+    let reserved: Vec<&muster_model::Reservation> = reserved.collect();
+    let maintenance = reserved.iter().find(|r| r.has(ReservationFlags::MAINT));
     let mark = node.health.down.as_ref().or(node.health.drain.as_ref());
     let inventory = node.inventory.as_deref();
     let text = |pick: fn(&muster_model::Inventory) -> &Box<str>| {
@@ -61,6 +65,10 @@ pub fn node(state: &State, node: &Node, live: Live) -> v1::Node {
         unenforced: inventory
             .map_or_else(Vec::new, |i| i.unenforced.iter().map(|u| u.to_string()).collect()),
         comment: node.comment.to_string(),
+        reservation: maintenance
+            .or(reserved.first())
+            .map_or_else(String::new, |r| r.name.to_string()),
+        maintenance: maintenance.is_some(),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn materialise(state: &mut State, id: JobId) -> Job {
         spec: Arc::clone(&array.spec),
         request_id: [0; 16],
         submitted_at: array.submitted_at,
+        expected: array.expected,
         attempt: Attempt(0),
         failures: 0,
         phase: Phase::Pending { eligible_at: array.eligible_at, hold },

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use muster_model::ids::MAX_JOB_ID;
 use muster_model::{
-    Attempt, Hold, IndexSet, JobId, JobSpec, NodeId, Outcome, Placement, Timestamp,
+    Attempt, Hold, IndexSet, JobId, JobSpec, NodeId, Outcome, Placement, Seconds, Timestamp,
 };
 
 use crate::event::ClearedExit;
@@ -18,7 +18,7 @@ pub(super) fn submitted(
     state: &mut State,
     id: JobId,
     request_id: [u8; 16],
-    spec: &Arc<JobSpec>,
+    (spec, expected): (&Arc<JobSpec>, u32),
     at: Timestamp,
 ) {
     let spec = &state.derived.interned.keep(spec);
@@ -34,6 +34,7 @@ pub(super) fn submitted(
             spec: Arc::clone(spec),
             request_id,
             submitted_at: at,
+            expected,
             attempt: Attempt(0),
             failures: 0,
             phase: Phase::Pending { eligible_at, hold: held.then_some(Hold::User) },
@@ -46,6 +47,7 @@ pub(super) fn submitted(
             spec: Arc::clone(spec),
             request_id,
             submitted_at: at,
+            expected,
             eligible_at,
             throttle: spec.array.as_ref().and_then(|array| array.throttle),
             pending: full.clone(),
@@ -80,10 +82,15 @@ pub(super) fn started(
     attempt: Attempt,
     partition: &str,
     placement: &Placement,
-    end_at: Option<Timestamp>,
+    (end_at, time_limit): (Option<Timestamp>, Option<Seconds>),
     at: Timestamp,
 ) {
     let task = (!state.jobs.contains_key(&id)).then(|| materialise(state, id));
+    if let Some(job) = task.as_ref().or_else(|| state.jobs.get(&id))
+        && let Some(ms) = waited(state, job, at)
+    {
+        state.habits.waited(ms);
+    }
     for slice in &placement.slices {
         state.nodes[slice.node.0 as usize].hold(id, slice);
     }
@@ -94,6 +101,7 @@ pub(super) fn started(
         allocated_at: at,
         started_at: None,
         end_at,
+        time_limit,
         suspended_ms: 0,
         exit: None,
     });
@@ -113,6 +121,16 @@ pub(super) fn started(
     {
         state.change_array(array, |array| array.last_start = at);
     }
+}
+
+/// How long a job waited for its turn; `None`: it waited for something else as well, such as the
+/// end of other tasks of its array, and says nothing about the queue.
+fn waited(state: &State, job: &Job, at: Timestamp) -> Option<i64> {
+    let Phase::Pending { eligible_at, .. } = &job.phase else { return None };
+    let array = job.array.and_then(|(array, _)| state.arrays.get(&array));
+    let bounded = array.is_some_and(|array| array.throttle.is_some());
+    let free = !bounded && !job.spec.dependency.singleton && job.spec.reservation.is_none();
+    free.then(|| at.since(*eligible_at).max(0))
 }
 
 pub(super) fn running(
@@ -155,10 +173,15 @@ fn release(state: &mut State, id: JobId, only: Option<NodeId>) {
 
 pub(super) fn ended(state: &mut State, id: JobId, outcome: &Outcome, at: Timestamp) {
     release(state, id, None);
+    let ran = state.jobs[&id].phase.is_active();
     state.change_job(id, |job| {
         keep_record(job, outcome);
         take_step(job, Step::End { outcome: outcome.clone(), at });
     });
+    let job = &state.jobs[&id];
+    if let Some(attempt) = job.last.as_ref().filter(|_| ran) {
+        state.habits.ended(&job.spec, attempt);
+    }
     if let Some((array, index)) = state.jobs[&id].array
         && state.arrays.contains_key(&array)
     {

@@ -9,6 +9,8 @@ mod job;
 mod node;
 pub(crate) mod update;
 
+pub(crate) use node::GPU;
+
 use crate::event::Event;
 use crate::lifecycle::Step;
 use crate::state::State;
@@ -20,13 +22,14 @@ pub fn apply(state: &mut State, event: &Event) {
             state.advance_clock(*at);
             node::configured(state, config);
         }
-        Event::Submitted { job, request_id, spec, at } => {
+        Event::Submitted { job, request_id, spec, expected, at } => {
             state.advance_clock(*at);
-            job::submitted(state, *job, *request_id, spec, *at);
+            job::submitted(state, *job, *request_id, (spec, *expected), *at);
         }
-        Event::Started { job, attempt, partition, placement, end_at, at } => {
+        Event::Started { job, attempt, partition, placement, end_at, time_limit, at } => {
             state.advance_clock(*at);
-            job::started(state, *job, *attempt, partition, placement, *end_at, *at);
+            let ends = (*end_at, *time_limit);
+            job::started(state, *job, *attempt, partition, placement, ends, *at);
         }
         Event::SliceReady { job, node, .. } => job::step(state, *job, Step::Ready(*node)),
         Event::Running { job, started_at, end_at, .. } => {
@@ -79,8 +82,24 @@ pub fn apply(state: &mut State, event: &Event) {
         Event::NodeDown { node, mark } => {
             node::of(state, *node).health.down.clone_from(mark);
         }
+        Event::GpuDrain { node, gpu, mark, at } => {
+            state.advance_clock(*at);
+            node::gpu_drained(state, *node, *gpu, mark.as_ref(), *at);
+        }
+        Event::GpusFound { node, gpus } => node::gpus_found(state, *node, gpus),
         Event::NodeChanged { node, change } => node::changed(state, *node, change),
         Event::PartitionChanged { name, change } => node::partition_changed(state, name, change),
         Event::Purged { jobs } => job::purged(state, jobs),
+        Event::ReservationSet { reservation, at } => {
+            state.advance_clock(*at);
+            let name = reservation.name.clone();
+            state.reservations.insert(name.clone(), (**reservation).clone());
+            state.replace_reserving(&name);
+        }
+        Event::ReservationGone { name, at } => {
+            state.advance_clock(*at);
+            state.reservations.remove(name);
+            state.replace_reserving(name);
+        }
     }
 }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use muster_model::{Inventory, NodeId};
+use muster_model::node::GpuMark;
+use muster_model::{GresKind, Inventory, NodeId, Timestamp};
 
 use crate::command::{NodeChange, PartitionChange};
 use crate::config::ClusterConfig;
 use crate::state::{Facts, Node, PartitionRow, State};
+
+/// The name of the resource whose units agents find.
+pub(crate) const GPU: &str = "gpu";
 
 pub(super) fn of(state: &mut State, id: NodeId) -> &mut Node {
     state.nodes.get_mut(id.0 as usize).expect("facts name nodes that exist")
@@ -22,7 +26,17 @@ pub(super) fn configured(state: &mut State, config: &Arc<ClusterConfig>) {
         match state.derived.node_names.get(&node.name) {
             Some(id) => {
                 let known = &mut state.nodes[id.0 as usize];
+                let mut before = std::mem::take(&mut known.config.capacity.gres);
+                if !known.config.auto_gpus {
+                    // Declared so far: what its agent found counts from now on.
+                    let found = known.inventory.as_ref().map(|i| i.capacity.gres.clone());
+                    before = found.unwrap_or_default();
+                }
                 known.config = node.clone();
+                if node.auto_gpus {
+                    let gpus = before.into_iter().filter(|(kind, _)| &*kind.name == GPU);
+                    known.config.capacity.gres.extend(gpus);
+                }
                 known.configured = true;
             }
             None => {
@@ -44,6 +58,32 @@ pub(super) fn configured(state: &mut State, config: &Arc<ClusterConfig>) {
 
 pub(super) fn registered(state: &mut State, id: NodeId, inventory: &Arc<Inventory>) {
     of(state, id).inventory = Some(Arc::clone(inventory));
+    state.rewire(id);
+}
+
+pub(super) fn gpu_drained(
+    state: &mut State,
+    id: NodeId,
+    gpu: u8,
+    mark: Option<&GpuMark>,
+    at: Timestamp,
+) {
+    let health = &mut of(state, id).health;
+    match mark {
+        Some(mark) => _ = health.gpus.insert(gpu, mark.clone()),
+        None => {
+            health.gpus.remove(&gpu);
+            health.gpus_cleared.insert(gpu, at);
+        }
+    }
+}
+
+/// What jobs hold there is theirs by its kind and unit, so the ledger is filled anew.
+pub(super) fn gpus_found(state: &mut State, id: NodeId, gpus: &[(GresKind, u64)]) {
+    let gres = &mut of(state, id).config.capacity.gres;
+    gres.retain(|kind, _| &*kind.name != GPU);
+    gres.extend(gpus.iter().cloned());
+    state.rebuild_indices();
 }
 
 pub(super) fn changed(state: &mut State, id: NodeId, change: &NodeChange) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_model::{IndexSet, JobId, JobSpec, NodeCount, Request, TimeLimit, Timestamp};
+use muster_model::{IndexSet, JobId, JobSpec, NodeCount, Request, Seconds, TimeLimit, Timestamp};
 
 use crate::command::{JobChange, TimeChange};
 use crate::lifecycle::Phase;
@@ -65,9 +65,12 @@ fn job(state: &mut State, id: JobId, change: &JobChange) {
                 }
             }
             Phase::Launching { held, .. } | Phase::Running { held, .. } => {
+                if change.time_limit.is_some() {
+                    held.time_limit = None;
+                }
                 if change.time_limit.is_some() || change.deadline.is_some() {
                     let from = held.started_at.unwrap_or(held.allocated_at);
-                    let moved = end_of(&job.spec, from, held.suspended_ms);
+                    let moved = end_of(&job.spec, held.time_limit, from, held.suspended_ms);
                     held.end_at = moved;
                 }
             }
@@ -76,9 +79,15 @@ fn job(state: &mut State, id: JobId, change: &JobChange) {
     });
 }
 
-/// When a job that began at `from` must end: its limit or its deadline, whichever is first.
-pub(crate) fn end_of(spec: &JobSpec, from: Timestamp, suspended_ms: i64) -> Option<Timestamp> {
-    let limit = spec.time_limit.and_then(TimeLimit::seconds);
+/// When a job that began at `from` must end: its limit (or the one `chosen` at its start) or its
+/// deadline, whichever is first.
+pub(crate) fn end_of(
+    spec: &JobSpec,
+    chosen: Option<Seconds>,
+    from: Timestamp,
+    suspended_ms: i64,
+) -> Option<Timestamp> {
+    let limit = chosen.map(TimeLimit::Limited).or(spec.time_limit).and_then(TimeLimit::seconds);
     let end = limit.map(|s| Timestamp(from.plus_seconds(s).0.saturating_add(suspended_ms)));
     match (end, spec.deadline) {
         (Some(end), Some(deadline)) => Some(end.min(deadline)),
@@ -141,6 +150,9 @@ pub(crate) fn changed_spec(state: &State, old: &Arc<JobSpec>, change: &JobChange
     if change.requeue.is_some() {
         spec.requeue = change.requeue;
     }
+    if let Some(name) = &change.reservation {
+        spec.reservation = (!name.is_empty()).then(|| name.clone());
+    }
     if let Some(licenses) = &change.licenses {
         spec.licenses.clone_from(licenses);
     }
@@ -152,13 +164,13 @@ pub(crate) fn changed_spec(state: &State, old: &Arc<JobSpec>, change: &JobChange
     Arc::new(spec)
 }
 
-/// A limit moved by minutes; never below one.
+/// A limit moved by minutes; never below one minute.
 pub(crate) fn moved(limit: Option<TimeLimit>, by: i32) -> Option<TimeLimit> {
     match limit {
-        Some(TimeLimit::Limited(minutes)) => {
-            let minutes = i64::from(minutes.0) + i64::from(by);
-            let minutes = u32::try_from(minutes.max(1)).unwrap_or(u32::MAX);
-            Some(TimeLimit::Limited(muster_model::Minutes(minutes)))
+        Some(TimeLimit::Limited(seconds)) => {
+            let seconds = i64::from(seconds.0) + i64::from(by) * 60;
+            let seconds = u32::try_from(seconds.max(60)).unwrap_or(u32::MAX);
+            Some(TimeLimit::Limited(muster_model::Seconds(seconds)))
         }
         unlimited @ (Some(TimeLimit::Unlimited) | None) => unlimited,
     }

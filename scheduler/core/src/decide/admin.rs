@@ -14,6 +14,7 @@ use crate::rejection::Rejection;
 use crate::state::{Array, Node, State};
 
 use super::Decision;
+use super::gpu;
 use super::slice::node_failure;
 use super::target::needs_operator;
 
@@ -103,7 +104,7 @@ fn verb_events(
         NodeVerb::Resume => {
             let up = node.health.down.is_some();
             let up = up.then_some(Event::NodeDown { node: id, mark: None });
-            up.into_iter().chain(lift_drain()).collect()
+            up.into_iter().chain(lift_drain()).chain(gpu::adopted(node)).collect()
         }
         NodeVerb::Undrain => lift_drain().into_iter().collect(),
     })

@@ -163,6 +163,11 @@ pub(super) fn no_loop(
 pub(super) fn times(spec: &JobSpec, now: Timestamp) -> Result<(), Rejection> {
     let limit = spec.time_limit.and_then(TimeLimit::seconds);
     let least = spec.time_min.and_then(TimeLimit::seconds);
+    if spec.time_min == Some(TimeLimit::Unlimited) && limit.is_some() {
+        return Err(Rejection::BadTimeLimit(
+            "the least is unlimited and the limit is not".to_owned(),
+        ));
+    }
     if let (Some(least), Some(limit)) = (least, limit)
         && least > limit
     {
@@ -250,10 +255,22 @@ fn names(state: &State, spec: &JobSpec) -> Result<(), Rejection> {
             return Err(Rejection::BadValue(text));
         }
     }
-    match &spec.reservation {
-        Some(name) => Err(Rejection::UnknownReservation(name.to_string())),
-        None => Ok(()),
+    reservation(state, spec)
+}
+
+/// The reservation exists and admits the user with this account.
+pub(super) fn reservation(state: &State, spec: &JobSpec) -> Result<(), Rejection> {
+    let Some(name) = &spec.reservation else { return Ok(()) };
+    let found = state.reservations.get(name);
+    let found = found.ok_or_else(|| Rejection::UnknownReservation(name.to_string()))?;
+    if found.admits(&spec.user.name, &spec.account) {
+        return Ok(());
     }
+    Err(Rejection::ReservationAccess {
+        reservation: name.to_string(),
+        user: spec.user.name.to_string(),
+        account: spec.account.to_string(),
+    })
 }
 
 /// A partition's limits. Where they are not enforced at submission, the job waits instead.
@@ -271,8 +288,8 @@ fn limits(state: &State, row: &PartitionRow, spec: &JobSpec) -> Result<(), Rejec
     if !state.config.limits.enforce_partition_limits {
         return Ok(());
     }
-    let minutes = |limit: Option<TimeLimit>| match limit.and_then(TimeLimit::seconds) {
-        Some(seconds) => format!("{} min", seconds / 60),
+    let minutes = |limit: Option<TimeLimit>| match limit.and_then(TimeLimit::whole_minutes) {
+        Some(minutes) => format!("{minutes} min"),
         None => "no limit".to_owned(),
     };
     Err(if limit == Reason::PartitionTimeLimit {

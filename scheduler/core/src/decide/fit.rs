@@ -3,24 +3,10 @@
 use muster_model::{JobSpec, NodeId};
 
 use crate::plan::ask::Ask;
-use crate::plan::place::{Pool, Search};
+use crate::plan::demand::Demand;
+use crate::plan::fits;
 use crate::rejection::Rejection;
-use crate::state::{Facts, GroupKey, PartitionRow, Row, State};
-
-/// The cluster as configured, whoever uses it and whatever is down.
-struct Whole<'a>(&'a State);
-
-impl Pool for Whole<'_> {
-    fn free(&self, node: NodeId) -> &Row {
-        &self.0.nodes[node.0 as usize].facts.whole
-    }
-    fn facts(&self, node: NodeId) -> &Facts {
-        &self.0.nodes[node.0 as usize].facts
-    }
-    fn open(&self, _: NodeId) -> bool {
-        true
-    }
-}
+use crate::state::{Facts, GroupKey, PartitionRow, State};
 
 pub(super) fn could_ever(
     state: &State,
@@ -28,11 +14,11 @@ pub(super) fn could_ever(
     spec: &JobSpec,
 ) -> Result<(), Rejection> {
     // A job of this kind waits already, so the question was answered.
-    let groups = GroupKey::all_of(&state.partitions, spec);
+    let groups = GroupKey::all_of(&state.partitions, spec, 0);
     let here = |key: &GroupKey| {
         state.partitions[key.partition as usize].partition.name == row.partition.name
     };
-    if groups.iter().any(|key| here(key) && state.derived.queue.groups.contains_key(key)) {
+    if groups.iter().any(|key| here(key) && state.derived.queue.has_kind(key)) {
         return Ok(());
     }
     let partition = row.partition.name.to_string();
@@ -44,20 +30,30 @@ pub(super) fn could_ever(
         return Err(Rejection::NodeNotInPartition { node: node.to_string(), partition });
     }
     let ask = Ask::new(&spec.request, &row.partition);
-    let pool = Whole(state);
-    let mut search = Search::new(ask, row.members.iter().copied(), &pool);
-    if search.place(&pool, &mut u64::MAX.clone()).is_some() {
+    let axes = &state.derived.axes;
+    let demand = Demand::new(ask.clone(), axes);
+    if demand.as_ref().is_some_and(|d| fits::could_serve(d, axes, &state.nodes, &row.members)) {
         return Ok(());
     }
-    Err(Rejection::NeverFits { partition, why: why(state, row, &search) })
+    let candidates: Vec<NodeId> = demand.as_ref().map_or_else(Vec::new, |demand| {
+        fits::candidates(demand, &state.nodes, &row.members).collect()
+    });
+    Err(Rejection::NeverFits { partition, why: why(state, row, &ask, &candidates) })
 }
 
 /// The first thing that is wanting.
-fn why(state: &State, row: &PartitionRow, search: &Search) -> String {
-    let ask = search.ask();
+fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> String {
     let members = row.members.len();
-    let nodes: Vec<&Facts> =
-        search.candidates().map(|id| &*state.nodes[id.0 as usize].facts).collect();
+    let facts = |id: &NodeId| &*state.nodes[id.0 as usize].facts;
+    let nodes: Vec<&Facts> = candidates.iter().map(facts).collect();
+    let gres = ask.node_gres.iter().chain(&ask.task_gres).chain(&ask.job_gres);
+    let all = || row.members.iter().map(facts);
+    let had = |kind: &muster_model::GresKind| {
+        all().any(|f| f.slots.iter().any(|s| s.kind.satisfies(kind)))
+    };
+    if let Some((kind, wanted)) = { gres }.find(|(kind, _)| !had(kind)) {
+        return format!("it needs {wanted} {kind} and none of its {members} nodes has any");
+    }
     if nodes.is_empty() {
         let wish = ask.constraint.as_ref().map_or(String::new(), |c| format!(" with {c}"));
         return format!("none of its {members} nodes{wish} is admitted by the request");

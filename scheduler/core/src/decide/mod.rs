@@ -5,15 +5,19 @@
 //! - `submit` (with `admit`: what a spec must keep to, `fit`: whether it could ever run)
 //! - `cancel`, `hold`, `requeue`, `suspend`, `update`: verbs on jobs
 //! - `start`: a plan's choices, validated anew; `slice`: what agents report
+//! - `gpu`: GPUs that are found, fail, and come back
 //! - `node`: registration, loss, faults; `admin`: operators' wishes; `tick`: what time brings
+//! - `reservation`: nodes kept for some jobs: made, changed, deleted, over
 
 mod admin;
 mod admit;
 mod cancel;
 mod fit;
+mod gpu;
 mod hold;
 mod node;
 mod requeue;
+mod reservation;
 mod slice;
 mod start;
 mod submit;
@@ -48,6 +52,8 @@ pub enum Reply {
     },
     /// One per job, or per group of tasks that fared alike.
     Jobs(Vec<JobResult>),
+    /// The reservation that was made.
+    Reservation(Box<str>),
     /// Of a plan: what could not be started any more.
     Starts {
         accepted: usize,
@@ -98,9 +104,18 @@ pub fn decide(state: &State, command: &Command, now: Timestamp) -> Result<Decisi
         Command::UpdatePartition { actor, name, change } => {
             admin::update_partition(state, *actor, name, change)
         }
+        Command::CreateReservation { actor, wish } => reservation::create(state, *actor, wish, now),
+        Command::UpdateReservation { actor, name, change } => {
+            reservation::update(state, *actor, name, change, now)
+        }
+        Command::DeleteReservation { actor, name } => reservation::delete(state, *actor, name, now),
         Command::Register { node, inventory } => node::register(state, *node, inventory, now),
         Command::NodeLost { node } => node::lost(state, *node, now),
         Command::NodeFault { node, reason } => node::fault(state, *node, reason, now),
+        Command::GpuReport { node, faults } => gpu::report(state, *node, faults, now),
+        Command::UpdateGpus { actor, nodes, gpus, verb } => {
+            gpu::update(state, *actor, nodes, gpus, verb, now)
+        }
         Command::Slice { job, attempt, node, report } => {
             Ok(slice::report(state, *job, *attempt, *node, report, now))
         }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use muster_model::node::Mark;
-use muster_model::{Inventory, NodeId, Timestamp};
+use muster_model::{GresKind, Inventory, NodeId, Timestamp};
 
 use crate::event::Event;
 use crate::rejection::Rejection;
 use crate::state::{Node, State};
 
-use super::Decision;
-use super::slice;
+use super::{Decision, gpu, slice};
 
 /// Begins the reason of drains that a registration made and a better one may lift.
 const MISMATCH: &str = "registered with less than configured: ";
@@ -33,6 +32,7 @@ pub(super) fn register(
     if node.health.down.as_ref().is_some_and(|mark| mark.by.is_none() && *mark.reason == *SILENT) {
         events.push(Event::NodeDown { node: id, mark: None });
     }
+    events.extend(gpu::found(node, inventory));
     let ours = |mark: &&Mark| mark.by.is_none() && mark.reason.starts_with(MISMATCH);
     let drained = node.health.drain.as_ref();
     match (shortfall(node, inventory), drained) {
@@ -48,7 +48,7 @@ pub(super) fn register(
     Ok(Decision::done(events))
 }
 
-fn drain(node: NodeId, reason: String, at: Timestamp) -> Event {
+pub(super) fn drain(node: NodeId, reason: String, at: Timestamp) -> Event {
     Event::NodeDrain { node, mark: Some(Mark { reason: reason.into(), by: None, at }) }
 }
 
@@ -63,8 +63,17 @@ fn shortfall(node: &Node, inventory: &Inventory) -> Option<String> {
     }
     want.gres.iter().find_map(|(kind, count)| {
         let found = has.gres.get(kind).copied().unwrap_or(0);
-        (found < *count).then(|| format!("{found} {kind} of {count}"))
+        (found < *count).then(|| format!("{found} {kind} of {count}{}", others(node, inventory)))
     })
+}
+
+/// What the driver shows instead of the GPUs that were expected.
+fn others(node: &Node, inventory: &Inventory) -> String {
+    let want = &node.config.capacity.gres;
+    let other = |(kind, _): &(&GresKind, &u64)| gpu::is_gpu(kind) && !want.contains_key(kind);
+    let found = inventory.capacity.gres.iter().filter(other);
+    let words: Vec<String> = found.map(|(kind, count)| format!("{count} {kind}")).collect();
+    if words.is_empty() { String::new() } else { format!(" (found: {})", words.join(", ")) }
 }
 
 /// Nobody hears of the node: its slices are given up without waiting for its agent. Should it come

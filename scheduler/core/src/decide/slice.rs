@@ -86,7 +86,7 @@ fn told(
 /// An agent's clock may be off: a start lies between the allocation and now.
 fn running(job: &Job, held: &Allocation, started_at: Timestamp, now: Timestamp) -> Event {
     let started_at = started_at.min(now).max(held.allocated_at);
-    let end_at = end_of(&job.spec, started_at, 0);
+    let end_at = end_of(&job.spec, held.time_limit, started_at, 0);
     Event::Running { job: job.id, attempt: job.attempt, started_at, end_at }
 }
 

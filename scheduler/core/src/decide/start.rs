@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use muster_model::{JobId, JobSpec, NodeId, PartitionState, Timestamp};
+use muster_model::{JobId, JobSpec, NodeId, PartitionState, Seconds, TimeLimit, Timestamp};
 
 use crate::apply::update::end_of;
 use crate::command::StartWish;
 use crate::event::Event;
 use crate::rejection::Rejection;
 use crate::state::dependency::array_standing;
-use crate::state::queue::{Surroundings, Verdict};
+use crate::state::queue::Verdict;
+use crate::state::reserved::{ReservedView, fence, reserved_view};
 use crate::state::{Array, Row, State};
 
 use super::{Decision, Reply};
@@ -23,6 +24,7 @@ struct Draft {
     licenses: BTreeMap<Box<str>, u32>,
     started: BTreeSet<JobId>,
     singletons: BTreeSet<(muster_model::Uid, Box<str>)>,
+    reserved: Option<Vec<ReservedView>>,
 }
 
 pub(super) fn commit(state: &State, wishes: &[StartWish], now: Timestamp) -> Decision {
@@ -47,7 +49,7 @@ fn start(
     if draft.started.contains(&wish.job) {
         return Err(Rejection::NotPending(wish.job));
     }
-    let surroundings = Surroundings { partitions: &state.partitions, derived: &state.derived };
+    let surroundings = state.surroundings();
     let (spec, attempt, array, verdict) = match state.jobs.get(&wish.job) {
         Some(job) if job.phase.is_pending() => {
             let array = job.array.and_then(|(id, _)| state.arrays.get(&id));
@@ -75,16 +77,64 @@ fn start(
     if spec.dependency.singleton && draft.singletons.contains(&name) {
         return Err(Rejection::NotPending(wish.job));
     }
+    chosen_limit(spec, wish.time_limit)?;
+    let end_at = end_of(spec, wish.time_limit, now, 0);
     room(state, draft, wish, spec)?;
+    reservations(state, draft, wish, spec, (now, end_at))?;
     take(state, draft, wish, spec, array);
     Ok(Event::Started {
         job: wish.job,
         attempt,
         partition: wish.partition.clone(),
         placement: wish.placement.clone(),
-        end_at: end_of(spec, now, 0),
+        end_at,
+        time_limit: wish.time_limit,
         at: now,
     })
+}
+
+/// A limit chosen for this start lies between the least and the one asked for.
+fn chosen_limit(spec: &JobSpec, chosen: Option<Seconds>) -> Result<(), Rejection> {
+    let Some(chosen) = chosen else { return Ok(()) };
+    let least = spec.time_min.and_then(TimeLimit::seconds).unwrap_or(i64::MAX);
+    let most = spec.time_limit.and_then(TimeLimit::seconds).unwrap_or(i64::MAX);
+    if (least..=most).contains(&i64::from(chosen.0)) {
+        return Ok(());
+    }
+    Err(Rejection::BadTimeLimit(format!("{} s were chosen, which was not asked for", chosen.0)))
+}
+
+/// Nodes and licences that are kept for others, now or before the job's end.
+fn reservations(
+    state: &State,
+    draft: &mut Draft,
+    wish: &StartWish,
+    spec: &JobSpec,
+    (now, end): (Timestamp, Option<Timestamp>),
+) -> Result<(), Rejection> {
+    if state.reservations.is_empty() {
+        return Ok(());
+    }
+    let reserved = draft.reserved.get_or_insert_with(|| reserved_view(state, now));
+    let own = spec.reservation.as_deref();
+    let unknown = || Rejection::UnknownReservation(own.unwrap_or_default().to_owned());
+    let fence = fence(reserved, own).ok_or_else(unknown)?;
+    for node in wish.placement.nodes() {
+        if let Some(by) = fence.closed_by(node, now, end) {
+            let node = state.node(node).map_or_else(String::new, |n| n.config.name.to_string());
+            return Err(Rejection::Reserved { node, reservation: by.to_owned() });
+        }
+    }
+    for (name, count) in &spec.licenses {
+        let all = state.config.licenses.iter().find(|(n, _)| n == name).map_or(0, |(_, n)| *n);
+        let used = state.derived.licenses_used.get(name).copied().unwrap_or(0);
+        let drafted = draft.licenses.get(name).copied().unwrap_or(0);
+        let kept = fence.licenses_kept(name, now, end);
+        if used.saturating_add(drafted).saturating_add(*count).saturating_add(kept) > all {
+            return Err(Rejection::UnknownLicense(name.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// The array of a task that is no job yet, if the task may start.
@@ -121,7 +171,8 @@ fn room(state: &State, draft: &Draft, wish: &StartWish, spec: &JobSpec) -> Resul
     for slice in slices {
         let node = state.node(slice.node).filter(|_| seen.insert(slice.node));
         let node = node.ok_or_else(|| Rejection::UnknownNode(slice.node.0.to_string()))?;
-        let free = draft.rows.get(&slice.node).unwrap_or(&node.free);
+        let open = node.open();
+        let free = draft.rows.get(&slice.node).unwrap_or(&*open);
         let member = row.members.binary_search(&slice.node).is_ok();
         if !member || !node.usable() || slice.cpus.is_empty() || !free.covers(&node.facts, slice) {
             return Err(Rejection::NeverFits {
@@ -151,7 +202,7 @@ fn take(
     draft.started.insert(wish.job);
     for slice in &wish.placement.slices {
         let node = &state.nodes[slice.node.0 as usize];
-        let row = draft.rows.entry(slice.node).or_insert_with(|| node.free.clone());
+        let row = draft.rows.entry(slice.node).or_insert_with(|| Row::clone(&node.open()));
         row.take(&node.facts, slice);
     }
     if let Some(array) = array {

@@ -34,8 +34,9 @@ pub(super) fn submit(
     let count = u32::try_from(count).map_err(|_| Rejection::QueueFull { limit })?;
     let job = free_id(state, count).ok_or(Rejection::QueueFull { limit })?;
     state.share(&mut spec);
-    let event =
-        Event::Submitted { job, request_id: submit.request_id, spec: Arc::new(spec), at: now };
+    let expected = state.habits.expected(&spec);
+    let (request_id, spec) = (submit.request_id, Arc::new(spec));
+    let event = Event::Submitted { job, request_id, spec, expected, at: now };
     Ok(Decision { events: vec![event], reply: Reply::Submitted { job, repeated: false } })
 }
 

@@ -1,8 +1,9 @@
 //! What time alone brings: deadlines, dependencies that can never hold, limits that no agent
-//! enforced.
+//! enforced, reservations that are over.
 
 use muster_model::{Outcome, Timestamp, Uid};
 
+use crate::decide::reservation;
 use crate::event::{AfterCompleting, Event};
 use crate::state::dependency::{Standing, array_standing};
 use crate::state::{Entry, State};
@@ -17,7 +18,7 @@ const BACKSTOP_SECONDS: i64 = 300;
 const MOST: usize = 1000;
 
 pub(super) fn tick(state: &State, now: Timestamp) -> Decision {
-    let mut events = Vec::new();
+    let mut events = reservation::passed(state, now);
     let late = state.derived.deadlines.iter().take_while(|(at, _)| *at < now).take(MOST);
     let late: Vec<Entry> = late.map(|(_, entry)| *entry).collect();
     for entry in &late {

@@ -128,10 +128,6 @@ fn permitted(
     {
         return Err(Rejection::BadValue("a text has control characters".to_owned()));
     }
-    if change.reservation.is_some() {
-        let name = change.reservation.as_deref().unwrap_or_default();
-        return Err(Rejection::UnknownReservation(name.to_owned()));
-    }
     if let Some(TimeChange::To(limit)) = change.time_limit {
         let seconds =
             |limit: Option<TimeLimit>| limit.map_or(i64::MAX, |l| l.seconds().unwrap_or(i64::MAX));

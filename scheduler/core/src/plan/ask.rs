@@ -1,7 +1,9 @@
 //! What a request comes to in one partition: defaults filled in, wishes sorted by what they are
 //! counted per.
 
-use muster_model::{Constraint, GresKind, GresScope, MemoryRequest, Partition, Request};
+use muster_model::{
+    Constraint, GresKind, GresScope, MemoryRequest, Partition, Request, SwitchWish,
+};
 
 /// Memory on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub struct Ask {
     pub memory: Memory,
     pub exclusive: bool,
     pub contiguous: bool,
+    pub switches: Option<SwitchWish>,
+    pub segment: Option<u32>,
+    /// Nobody else in the part of the network that it gets.
+    pub alone: bool,
     /// On every node.
     pub node_gres: Vec<(GresKind, u64)>,
     /// For every task.
@@ -82,6 +88,9 @@ impl Ask {
             memory: memory(request.memory, partition),
             exclusive: request.exclusive || partition.exclusive,
             contiguous: request.contiguous,
+            switches: request.topology.switches,
+            segment: request.topology.segment,
+            alone: request.topology.alone,
             node_gres,
             task_gres: scoped(GresScope::Task),
             job_gres: scoped(GresScope::Job),

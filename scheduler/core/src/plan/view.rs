@@ -2,7 +2,7 @@
 //!
 //! Nodes are copied with their free rows (what does not change is shared), queues as the heads of
 //! each group. A pass can start no more jobs than there are free CPUs, so a group gives no more
-//! heads than that, nor more than its part of [`MAX_HEADS`]; `more` says that it has others.
+//! heads than that, nor more than its part of `Policy::max_heads`; `more` says that it has others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,38 +10,67 @@ use std::sync::Arc;
 use muster_model::{JobId, NodeId, Partition, PartitionState, Timestamp};
 
 use crate::config::PriorityWeights;
+use crate::lifecycle::Phase;
 use crate::priority::Base;
 use crate::state::dependency::array_standing;
-use crate::state::{Array, Entry, Facts, GroupKey, PartitionRow, Row, Shape, State};
+use crate::state::index::remaining_slices;
+use crate::state::reserved::{ReservedView, reserved_view};
+use crate::state::{
+    Array, Entry, Facts, GroupKey, Node, PartitionRow, Row, Shape, State, Topology, Wiring,
+};
 
-/// Heads copied in all: a view of a long queue stays around a megabyte.
-pub const MAX_HEADS: usize = 32_768;
-/// Heads of one group at most.
-const MAX_GROUP_HEADS: usize = 16_384;
+use super::Shadow;
+use super::axes::Axes;
+use super::calendar::{Ending, LicenseEnding};
+use super::nodeset::NodeSet;
+use super::order::fold_ms;
+use super::policy::{Backfill, Policy};
+
 /// Heads of one group at least, however many groups there are.
-const MIN_GROUP_HEADS: usize = 32;
+const MIN_GROUP_HEADS: usize = 4;
 
 /// What a pass sees.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     pub now: Timestamp,
+    pub axes: Arc<Axes>,
     /// By `NodeId`.
     pub nodes: Vec<ViewNode>,
     pub partitions: Vec<ViewPartition>,
     pub groups: Vec<Group>,
     /// Of arrays with a bound on their tasks at once: how many more may start.
     pub throttles: BTreeMap<JobId, u32>,
-    /// Licences that nobody holds.
-    pub licenses: BTreeMap<Box<str>, u32>,
+    pub licenses: Vec<ViewLicense>,
+    /// What jobs hold and when they must give it back; empty if the policy promises nothing.
+    pub running: Vec<Ending>,
+    /// Licences that jobs hold, likewise.
+    pub running_licenses: Vec<LicenseEnding>,
+    pub topology: Arc<Topology>,
+    /// Nodes that running jobs keep everybody else out of (`--exclusive=topo`), and until when; `None`: without end.
+    pub kept: Vec<(NodeId, Option<Timestamp>)>,
+    pub reservations: Vec<ReservedView>,
+    /// Starts promised by the last pass; those that are still good are kept or bettered. Empty:
+    /// nothing was promised, or every pass promises anew.
+    pub promised: Vec<Shadow>,
+    /// Something was given back since those promises were made.
+    pub released: bool,
     pub weights: PriorityWeights,
     pub cluster_nodes: u32,
+    pub cluster_cpus: u32,
+    pub cluster_gpus: u32,
+    /// For `Order::Balanced`: how much waiting weighs as much as being expected to run e times as
+    /// long, milliseconds.
+    pub fold_ms: i64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewNode {
     pub usable: bool,
     pub facts: Arc<Facts>,
-    pub free: Row,
+    pub free: Arc<Row>,
+    /// How many jobs hold something here.
+    pub jobs: u32,
+    pub wiring: Option<Arc<Wiring>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -50,12 +79,22 @@ pub struct ViewPartition {
     pub members: Vec<NodeId>,
 }
 
-/// Jobs of one partition, shape and base priority, first come first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewLicense {
+    pub name: Box<str>,
+    pub total: u32,
+    /// Nobody holds them.
+    pub free: u32,
+}
+
+/// Jobs of one partition, shape, base priority and expected run time, first come first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     pub partition: u32,
     pub shape: Arc<Shape>,
     pub base: Base,
+    /// How long its jobs are expected to run, seconds; 0: as long as they may.
+    pub expected: u32,
     pub heads: Vec<Head>,
     /// The group has more jobs than were copied.
     pub more: bool,
@@ -81,42 +120,48 @@ impl ViewPartition {
     }
 }
 
-/// Copies what a pass at `now` needs.
+/// Copies what a pass at `now` under this policy needs.
 #[must_use]
-pub fn view(state: &State, now: Timestamp) -> View {
-    let nodes: Vec<ViewNode> = state
-        .nodes
-        .iter()
-        .map(|n| ViewNode { usable: n.usable(), facts: Arc::clone(&n.facts), free: n.free.clone() })
-        .collect();
+pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
+    let nodes: Vec<ViewNode> = state.nodes.iter().map(node).collect();
     let free_cpus = |row: &PartitionRow| -> usize {
         let usable = row.members.iter().map(|id| &nodes[id.0 as usize]).filter(|n| n.usable);
         usable.map(|n| n.free.cpus.len() as usize).sum()
     };
     let room: Vec<usize> = state.partitions.iter().map(free_cpus).collect();
-    let due = due(state, now);
-    let share = MAX_HEADS / (state.derived.queue.groups.len() + due.len()).max(1);
-    let share = share.clamp(MIN_GROUP_HEADS, MAX_GROUP_HEADS);
+    let due = due(state, now, policy.max_heads);
+    let share = policy.max_heads / (state.derived.queue.groups.len() + due.len()).max(1);
+    let share = share.max(MIN_GROUP_HEADS);
+    // A pass starts no more jobs than there are free CPUs, and promises so many starts; at least
+    // one head, so that the group gets a reason.
+    let most = |partition: u32| -> usize {
+        let room = room[partition as usize].saturating_add(policy.shadows as usize);
+        room.clamp(1, share)
+    };
     let mut groups: Vec<Group> = Vec::new();
     for (key, entries) in &state.derived.queue.groups {
-        // At least one head, so that the group gets a reason.
-        let most = room[key.partition as usize].clamp(1, share);
-        groups.push(group(state, key, entries.iter().copied(), most));
+        groups.push(group(state, key, entries.iter().copied(), most(key.partition)));
     }
     for (key, entries) in &due {
-        let most = room[key.partition as usize].clamp(1, share);
-        groups.push(group(state, key, entries.iter().copied(), most));
+        groups.push(group(state, key, entries.iter().copied(), most(key.partition)));
     }
     groups.retain(|group| !group.heads.is_empty());
     let bounded = groups.iter().flat_map(|g| &g.heads).filter_map(|head| head.throttled_by);
     let left = |id: JobId| (id, state.arrays.get(&id).map_or(0, |a| state.throttle_left(a)));
     let throttles = bounded.map(left).collect();
-    let unused = |(name, all): &(Box<str>, u32)| {
+    let license = |(name, total): &(Box<str>, u32)| {
         let used = state.derived.licenses_used.get(name).copied().unwrap_or(0);
-        (name.clone(), all.saturating_sub(used))
+        ViewLicense { name: name.clone(), total: *total, free: total.saturating_sub(used) }
     };
+    let licenses: Vec<ViewLicense> = state.config.licenses.iter().map(license).collect();
+    let (mut running, mut running_licenses) = (Vec::new(), Vec::new());
+    if policy.shadows > 0 && policy.backfill != Backfill::Off {
+        (running, running_licenses) = endings(state, now, &licenses);
+    }
+    let (cluster_cpus, cluster_gpus) = totals(state);
     View {
         now,
+        axes: Arc::clone(&state.derived.axes),
         nodes,
         throttles,
         partitions: state
@@ -128,23 +173,99 @@ pub fn view(state: &State, now: Timestamp) -> View {
             })
             .collect(),
         groups,
-        licenses: state.config.licenses.iter().map(unused).collect(),
+        licenses,
+        running,
+        running_licenses,
+        topology: Arc::clone(&state.derived.topology),
+        kept: kept(state),
+        reservations: reserved_view(state, now),
+        promised: Vec::new(),
+        released: true,
         weights: state.config.priority.clone(),
         cluster_nodes: u32::try_from(state.config.nodes.len()).unwrap_or(u32::MAX),
+        cluster_cpus,
+        cluster_gpus,
+        fold_ms: fold_ms(state.habits.long_wait()),
     }
 }
 
+/// CPUs and GPUs of all nodes, in service or not.
+fn totals(state: &State) -> (u32, u32) {
+    let facts = state.nodes.iter().filter(|node| node.configured).map(|node| &node.facts);
+    facts.fold((0, 0), |(cpus, gpus), facts| {
+        let slots = facts.slots.iter().zip(&facts.whole.gres);
+        let own = slots.filter(|(slot, _)| &*slot.kind.name == "gpu").map(|(_, units)| units.count);
+        let own = u32::try_from(own.sum::<u64>()).unwrap_or(u32::MAX);
+        (facts.whole.cpus.len().saturating_add(cpus), own.saturating_add(gpus))
+    })
+}
+
+fn node(n: &Node) -> ViewNode {
+    ViewNode {
+        usable: n.usable(),
+        facts: Arc::clone(&n.facts),
+        free: n.open(),
+        jobs: u32::try_from(n.jobs.len()).unwrap_or(u32::MAX),
+        wiring: n.wiring.clone(),
+    }
+}
+
+/// The parts of the network that running jobs want alone.
+fn kept(state: &State) -> Vec<(NodeId, Option<Timestamp>)> {
+    let mut out = Vec::new();
+    if state.derived.topology.is_empty() {
+        return out;
+    }
+    let jobs = state.derived.holding.iter().filter_map(|id| state.jobs.get(id));
+    for job in jobs.filter(|job| job.spec.request.topology.alone) {
+        let Some(held) = job.phase.allocation() else { continue };
+        let own = NodeSet::of(state.nodes.len(), held.placement.nodes());
+        let mates = state.derived.topology.unit_mates(&own);
+        out.extend(mates.iter().map(|node| (node, held.end_at)));
+    }
+    out
+}
+
+/// A job past its end is on its way out: it is expected to be gone so much later.
+const OVERDUE_MS: i64 = 1000;
+
+/// When jobs give back what they hold.
+fn endings(
+    state: &State,
+    now: Timestamp,
+    licenses: &[ViewLicense],
+) -> (Vec<Ending>, Vec<LicenseEnding>) {
+    let axes = &state.derived.axes;
+    let (mut nodes, mut kept) = (Vec::new(), Vec::new());
+    let jobs = state.derived.holding.iter().filter_map(|id| state.jobs.get(id));
+    for job in jobs {
+        let Some(held) = job.phase.allocation() else { continue };
+        let leaves = matches!(job.phase, Phase::Completing { .. });
+        let end = if leaves { Some(now) } else { held.end_at };
+        let Some(end) = end.map(|end| end.max(Timestamp(now.0 + OVERDUE_MS))) else { continue };
+        for slice in remaining_slices(job) {
+            nodes.push(Ending { end, node: slice.node, amounts: axes.taken(slice) });
+        }
+        for (name, count) in &job.spec.licenses {
+            if let Some(license) = licenses.iter().position(|l| l.name == *name) {
+                kept.push(LicenseEnding { end, license, count: *count });
+            }
+        }
+    }
+    (nodes, kept)
+}
+
 /// Jobs whose time came since the last fact: the queue itself moves on with facts only.
-fn due(state: &State, now: Timestamp) -> BTreeMap<GroupKey, Vec<(Timestamp, Entry)>> {
+fn due(state: &State, now: Timestamp, most: usize) -> BTreeMap<GroupKey, Vec<(Timestamp, Entry)>> {
     let mut out: BTreeMap<GroupKey, Vec<(Timestamp, Entry)>> = BTreeMap::new();
     let due = state.derived.queue.until.iter().take_while(|(at, _)| *at <= now);
-    for (at, entry) in due.take(MAX_HEADS) {
-        let spec = match entry.is_job {
-            true => state.jobs.get(&entry.id).map(|job| &job.spec),
-            false => state.arrays.get(&entry.id).map(|array| &array.spec),
+    for (at, entry) in due.take(most) {
+        let of = match entry.is_job {
+            true => state.jobs.get(&entry.id).map(|job| (&job.spec, job.expected)),
+            false => state.arrays.get(&entry.id).map(|array| (&array.spec, array.expected)),
         };
-        let Some(spec) = spec else { continue };
-        for key in GroupKey::all_of(&state.partitions, spec) {
+        let Some((spec, expected)) = of else { continue };
+        for key in GroupKey::all_of(&state.partitions, spec, expected) {
             out.entry(key).or_default().push((*at, *entry));
         }
     }
@@ -189,7 +310,8 @@ fn group(
             heads.extend(tasks.into_iter().take(room).map(head));
         }
     }
-    Group { partition: key.partition, shape: Arc::clone(&key.shape), base: key.base, heads, more }
+    let GroupKey { partition, base, expected, .. } = *key;
+    Group { partition, shape: Arc::clone(&key.shape), base, expected, heads, more }
 }
 
 fn bounded(array: &Array) -> bool {

@@ -1,15 +1,22 @@
 //! What is derived from one job or array: put in, taken out, built anew.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_model::{JobId, NodeId, Timestamp};
+use muster_model::{JobId, NodeId, Reservation, Timestamp};
 
 use crate::lifecycle::Phase;
+use crate::plan::axes::Axes;
+use crate::plan::units::UnitTable;
 
 use super::dependency::{Standing, TermState, array_standing, standing};
 use super::job::{Array, Entry, Job};
 use super::queue::{Place, Surroundings};
-use super::{Derived, PartitionRow, State};
+use super::topology::Topology;
+use super::{Derived, PartitionRow, State, Wiring};
+
+/// Nodes before one that it may share its wiring with.
+const SHARED_WITH: usize = 16;
 
 impl State {
     /// Builds everything derived from the primary fields.
@@ -20,6 +27,9 @@ impl State {
             node.reset();
             self.derived.node_names.insert(node.config.name.clone(), node.id);
         }
+        let names = &self.derived.node_names;
+        let topology = Topology::new(&self.config.topology, self.nodes.len(), names);
+        self.derived.topology = Arc::new(topology);
         for row in &mut self.partitions {
             let names = row.partition.nodes.iter();
             row.members = names.filter_map(|n| self.derived.node_names.get(n).copied()).collect();
@@ -27,6 +37,10 @@ impl State {
             row.members.sort_unstable();
             row.members.dedup();
         }
+        self.derived.axes = Arc::new(Axes::of(self.nodes.iter().map(|node| &*node.facts)));
+        (0..self.nodes.len()).for_each(|at| {
+            self.rewire(NodeId(u32::try_from(at).expect("node numbers are 32 bits")));
+        });
         for job in self.jobs.values_mut() {
             job.spec = self.derived.interned.keep(&job.spec);
             job.place = Place::Nowhere;
@@ -41,26 +55,44 @@ impl State {
             self.derived.add_array(array);
         }
         // Places depend on the names of all jobs, so they come last.
-        let State { jobs, arrays, derived, partitions, clock, .. } = self;
+        let State { jobs, arrays, derived, partitions, reservations, clock, .. } = self;
+        let rows = Rows { partitions, reservations };
         for job in jobs.values_mut() {
-            derived.place_job(partitions, *clock, job);
+            derived.place_job(rows, *clock, job);
         }
         for array in arrays.values_mut() {
-            derived.place_array(partitions, *clock, array);
+            derived.place_array(rows, *clock, array);
         }
+    }
+
+    /// Takes what a node's agent said about its GPUs for the planner. Nodes side by side are mostly
+    /// alike: what one of the last few has is shared.
+    pub(crate) fn rewire(&mut self, id: NodeId) {
+        let at = id.0 as usize;
+        let inventory = self.nodes[at].inventory.clone();
+        let said = inventory.as_ref().and_then(|i| Some((i.links.as_deref()?, &i.numa)));
+        self.nodes[at].wiring = said.filter(|(links, _)| links.is_sound()).map(|(links, numa)| {
+            let beside = self.nodes[at.saturating_sub(SHARED_WITH)..=at].iter().rev();
+            let same = |w: &&Arc<Wiring>| w.table.links() == links && w.numa == *numa;
+            let known = beside.filter_map(|node| node.wiring.as_ref()).find(same).cloned();
+            known.unwrap_or_else(|| {
+                Arc::new(Wiring { table: UnitTable::new(links.clone()), numa: numa.clone() })
+            })
+        });
     }
 
     /// Changes a job and everything derived from it.
     pub(crate) fn change_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
-        let State { jobs, derived, partitions, clock, .. } = self;
+        let State { jobs, derived, partitions, reservations, clock, .. } = self;
+        let rows = Rows { partitions, reservations };
         let job = jobs.get_mut(&id).expect("facts name jobs that exist");
-        derived.unplace(partitions, Entry::job(id), &job.spec, &mut job.place);
+        derived.unplace(partitions, Entry::job(id), (&job.spec, job.expected), &mut job.place);
         derived.remove_job(job);
         let names_changed = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
         let before = Arc::clone(&job.spec);
         change(job);
         derived.add_job(job);
-        derived.place_job(partitions, *clock, job);
+        derived.place_job(rows, *clock, job);
         let now = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
         if names_changed != now {
             let after = Arc::clone(&job.spec);
@@ -71,15 +103,17 @@ impl State {
 
     /// Changes an array and everything derived from it.
     pub(crate) fn change_array(&mut self, id: JobId, change: impl FnOnce(&mut Array)) {
-        let State { arrays, derived, partitions, clock, .. } = self;
+        let State { arrays, derived, partitions, reservations, clock, .. } = self;
+        let rows = Rows { partitions, reservations };
         let array = arrays.get_mut(&id).expect("facts name arrays that exist");
-        derived.unplace(partitions, Entry::rest(id), &array.spec, &mut array.place);
+        let of = (&*array.spec, array.expected);
+        derived.unplace(partitions, Entry::rest(id), of, &mut array.place);
         derived.remove_array(array);
         let over = array.is_over();
         let before = Arc::clone(&array.spec);
         change(array);
         derived.add_array(array);
-        derived.place_array(partitions, *clock, array);
+        derived.place_array(rows, *clock, array);
         if over != array.is_over() || before.name != array.spec.name {
             let after = Arc::clone(&array.spec);
             self.replace_first_of_name(&before);
@@ -89,7 +123,8 @@ impl State {
 
     pub(crate) fn insert_job(&mut self, mut job: Job) {
         self.derived.add_job(&job);
-        self.derived.place_job(&self.partitions, self.clock, &mut job);
+        let rows = Rows { partitions: &self.partitions, reservations: &self.reservations };
+        self.derived.place_job(rows, self.clock, &mut job);
         let spec = Arc::clone(&job.spec);
         self.jobs.insert(job.id, job);
         self.replace_first_of_name(&spec);
@@ -97,7 +132,8 @@ impl State {
 
     pub(crate) fn insert_array(&mut self, mut array: Array) {
         self.derived.add_array(&array);
-        self.derived.place_array(&self.partitions, self.clock, &mut array);
+        let rows = Rows { partitions: &self.partitions, reservations: &self.reservations };
+        self.derived.place_array(rows, self.clock, &mut array);
         let spec = Arc::clone(&array.spec);
         self.arrays.insert(array.id, array);
         self.replace_first_of_name(&spec);
@@ -106,7 +142,8 @@ impl State {
     pub(crate) fn remove_job(&mut self, id: JobId) {
         if let Some(mut job) = self.jobs.remove(&id) {
             let entry = Entry::job(id);
-            self.derived.unplace(&self.partitions, entry, &job.spec, &mut job.place);
+            let of = (&*job.spec, job.expected);
+            self.derived.unplace(&self.partitions, entry, of, &mut job.place);
             self.derived.remove_job(&job);
         }
     }
@@ -114,7 +151,8 @@ impl State {
     pub(crate) fn remove_array(&mut self, id: JobId) {
         if let Some(mut array) = self.arrays.remove(&id) {
             let entry = Entry::rest(id);
-            self.derived.unplace(&self.partitions, entry, &array.spec, &mut array.place);
+            let of = (&*array.spec, array.expected);
+            self.derived.unplace(&self.partitions, entry, of, &mut array.place);
             self.derived.remove_array(&array);
             self.derived.tasks.remove(&id);
         }
@@ -136,16 +174,23 @@ impl State {
 
     /// Finds an entry's place anew.
     pub(crate) fn replace(&mut self, entry: Entry) {
-        let State { jobs, arrays, derived, partitions, clock, .. } = self;
+        let State { jobs, arrays, derived, partitions, reservations, clock, .. } = self;
+        let rows = Rows { partitions, reservations };
         if entry.is_job {
             if let Some(job) = jobs.get_mut(&entry.id) {
-                derived.unplace(partitions, entry, &job.spec, &mut job.place);
-                derived.place_job(partitions, *clock, job);
+                derived.unplace(partitions, entry, (&job.spec, job.expected), &mut job.place);
+                derived.place_job(rows, *clock, job);
             }
         } else if let Some(array) = arrays.get_mut(&entry.id) {
-            derived.unplace(partitions, entry, &array.spec, &mut array.place);
-            derived.place_array(partitions, *clock, array);
+            derived.unplace(partitions, entry, (&array.spec, array.expected), &mut array.place);
+            derived.place_array(rows, *clock, array);
         }
+    }
+
+    /// Finds places anew for those who name a reservation.
+    pub(crate) fn replace_reserving(&mut self, name: &str) {
+        let waiting = self.derived.reserving.get(name).cloned().unwrap_or_default();
+        waiting.into_iter().for_each(|entry| self.replace(entry));
     }
 
     /// Of the jobs that wait as `singleton`, only the first of a name can be ready; the second
@@ -180,33 +225,45 @@ pub(crate) fn remaining_slices(job: &Job) -> impl Iterator<Item = &muster_model:
     })
 }
 
+/// What places depend on besides the jobs.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    partitions: &'a [PartitionRow],
+    reservations: &'a BTreeMap<Box<str>, Reservation>,
+}
+
 impl Derived {
-    fn place_job(&mut self, partitions: &[PartitionRow], clock: Timestamp, job: &mut Job) {
+    fn around<'a>(&'a self, rows: Rows<'a>) -> Surroundings<'a> {
+        let Rows { partitions, reservations } = rows;
+        Surroundings { partitions, reservations, derived: self }
+    }
+
+    fn place_job(&mut self, rows: Rows<'_>, clock: Timestamp, job: &mut Job) {
         if !job.phase.is_pending() {
             return;
         }
-        let verdict = Surroundings { partitions, derived: self }.job(job);
-        job.place = verdict.place(clock);
-        self.queue.put(partitions, Entry::job(job.id), &job.spec, job.place);
+        job.place = self.around(rows).job(job).place(clock);
+        let of = (&*job.spec, job.expected);
+        self.queue.put(rows.partitions, Entry::job(job.id), of, job.place);
     }
 
-    fn place_array(&mut self, partitions: &[PartitionRow], clock: Timestamp, array: &mut Array) {
+    fn place_array(&mut self, rows: Rows<'_>, clock: Timestamp, array: &mut Array) {
         if array.pending.is_empty() {
             return;
         }
-        let verdict = Surroundings { partitions, derived: self }.array(array);
-        array.place = verdict.place(clock);
-        self.queue.put(partitions, Entry::rest(array.id), &array.spec, array.place);
+        array.place = self.around(rows).array(array).place(clock);
+        let of = (&*array.spec, array.expected);
+        self.queue.put(rows.partitions, Entry::rest(array.id), of, array.place);
     }
 
     fn unplace(
         &mut self,
         partitions: &[PartitionRow],
         entry: Entry,
-        spec: &muster_model::JobSpec,
+        of: (&muster_model::JobSpec, u32),
         place: &mut Place,
     ) {
-        self.queue.take(partitions, entry, spec, *place);
+        self.queue.take(partitions, entry, of, *place);
         *place = Place::Nowhere;
     }
 
@@ -246,9 +303,11 @@ impl Derived {
         }
         if !job.phase.is_ended() {
             self.live = if add { self.live + 1 } else { self.live - 1 };
+            self.index_reserving(&job.spec, entry, add);
         }
         if active {
             self.active = if add { self.active + 1 } else { self.active - 1 };
+            set(&mut self.holding, job.id, add);
             self.names.count_active(&job.spec, add);
             self.use_licenses(&job.spec.licenses, add);
         }
@@ -292,11 +351,21 @@ impl Derived {
             true => self.names.add_live(&array.spec, array.id),
             false => self.names.remove_live(&array.spec, array.id),
         }
+        self.index_reserving(&array.spec, Entry::rest(array.id), add);
         if !array.pending.is_empty() {
             let standing = array_standing(&array.spec.dependency, &array.terms);
             let never = standing.standing == Standing::Never
                 || !array.pending.intersection(&standing.never).is_empty();
             self.index_waiting(Entry::rest(array.id), &array.spec, &array.terms, never, add);
+        }
+    }
+
+    fn index_reserving(&mut self, spec: &muster_model::JobSpec, entry: Entry, add: bool) {
+        let Some(name) = &spec.reservation else { return };
+        let of_name = self.reserving.entry(name.clone()).or_default();
+        set(of_name, entry, add);
+        if of_name.is_empty() {
+            self.reserving.remove(name);
         }
     }
 

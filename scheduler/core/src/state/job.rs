@@ -23,6 +23,8 @@ pub struct Job {
     /// All zero: none.
     pub request_id: [u8; 16],
     pub submitted_at: Timestamp,
+    /// How long it was expected to run when it was submitted, seconds; 0: as long as it may.
+    pub expected: u32,
     /// The current or last attempt; 0: never started.
     pub attempt: Attempt,
     /// Launch failures in a row.
@@ -66,6 +68,8 @@ pub struct Array {
     pub spec: Arc<JobSpec>,
     pub request_id: [u8; 16],
     pub submitted_at: Timestamp,
+    /// Of each task, as in [`Job`].
+    pub expected: u32,
     pub eligible_at: Timestamp,
     /// All indices, as submitted: a task's id follows from its rank here.
     pub full: IndexSet,

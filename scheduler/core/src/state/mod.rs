@@ -1,38 +1,47 @@
 //! The state: everything the cluster was promised.
 //!
 //! Primary fields are what the log says: `clock`, `config`, `nodes` (but for the ledger in them),
-//! `partitions` (but for the members), `jobs` and `arrays` (but for `place`), `next_id`. A
-//! snapshot holds those, as [`Parts`]. Everything else, and all of [`Derived`], follows from them
+//! `partitions` (but for the members), `reservations`, `jobs` and `arrays` (but for `place`),
+//! `next_id`, `habits`. A snapshot holds those, as [`Parts`]. Everything else, and all of [`Derived`], follows from them
 //! and is built by [`State::rebuild_indices`]; `apply` keeps it up to date step by step, and the
 //! tests hold the two against each other.
 //!
 //! - `job`: jobs, arrays, views of them; `node`: nodes and their ledger
 //! - `queue`: ready jobs by group; `dependency`: terms and what settles them
+//! - `habits`: what finished jobs taught; `topology`: the network between nodes, compiled
+//! - `reserved`: what reservations close, and to whom
 //! - `index`: what is derived from one job, put in and taken out; `interned`: shared parts of specs
 //! - `read`: questions that queries ask
 
 pub mod dependency;
-mod index;
+pub mod habits;
+pub(crate) mod index;
 pub mod interned;
 pub mod job;
 pub mod node;
 pub mod queue;
 mod read;
+pub mod reserved;
+pub mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use muster_model::{
-    Inventory, JobId, JobSpec, NodeConfig, NodeHealth, NodeId, Partition, Request, Timestamp, Uid,
+    Inventory, JobId, JobSpec, NodeConfig, NodeHealth, NodeId, Partition, Request, Reservation,
+    Timestamp, TopologyConfig, Uid,
 };
 
 use crate::config::{ClusterConfig, Limits, PriorityWeights};
+use crate::plan::axes::Axes;
 
 pub use dependency::{Standing, TermState};
+pub use habits::{Asked, Habit, Habits, Past};
 pub use interned::Interned;
 pub use job::{Array, Entry, Job, JobView, Unstarted};
-pub use node::{Facts, GresSlot, Node, Row, Units};
+pub use node::{Facts, GresSlot, Node, Row, Units, Wiring};
 pub use queue::{GroupKey, Place, Queue, Shape, Verdict};
+pub use topology::Topology;
 
 /// Everything that decisions are made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,10 +54,13 @@ pub struct State {
     pub nodes: Vec<Node>,
     /// In the order of the config.
     pub partitions: Vec<PartitionRow>,
+    /// By name; those whose time is over go at the next tick.
+    pub reservations: BTreeMap<Box<str>, Reservation>,
     pub jobs: BTreeMap<JobId, Job>,
     pub arrays: BTreeMap<JobId, Array>,
     /// Where the search for a free job number begins.
     pub next_id: u32,
+    pub habits: Habits,
     pub derived: Derived,
 }
 
@@ -73,15 +85,23 @@ pub struct Derived {
     pub requests: BTreeMap<(Uid, [u8; 16]), JobId>,
     /// Running and not suspended, by the end of their time limit.
     pub ends: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that hold resources.
+    pub holding: BTreeSet<JobId>,
+    /// What the planner counts on nodes.
+    pub axes: Arc<Axes>,
     /// Ended and still visible, oldest first; arrays without a task of their own too.
     pub ended: BTreeSet<(Timestamp, JobId)>,
     /// Pending jobs by the time from which they cannot end before their deadline.
     pub deadlines: BTreeSet<(Timestamp, Entry)>,
     /// Pending jobs whose dependency can never hold and who wish to end then.
     pub doomed: BTreeSet<Entry>,
+    /// Jobs and arrays that have not ended, by the reservation they name.
+    pub reserving: BTreeMap<Box<str>, BTreeSet<Entry>>,
     /// Per array: tasks that are jobs, and those of them that hold resources.
     pub tasks: BTreeMap<JobId, TaskCounts>,
     pub licenses_used: BTreeMap<Box<str>, u32>,
+    /// What `config.topology` says; shared with every view.
+    pub topology: Arc<Topology>,
     /// Pending and active jobs; array tasks count each.
     pub live: u64,
     /// Jobs that hold resources.
@@ -104,10 +124,12 @@ pub struct Parts {
     /// By `NodeId`.
     pub nodes: Vec<NodeParts>,
     pub partitions: Vec<Partition>,
+    pub reservations: Vec<Reservation>,
     /// `place` is of no importance.
     pub jobs: Vec<Job>,
     pub arrays: Vec<Array>,
     pub next_id: u32,
+    pub habits: Habits,
 }
 
 /// The primary fields of a node.
@@ -137,6 +159,7 @@ impl State {
             licenses: Vec::new(),
             limits: Limits::default(),
             priority: PriorityWeights::default(),
+            topology: TopologyConfig::default(),
         };
         State {
             clock: Timestamp(0),
@@ -144,8 +167,10 @@ impl State {
             config: Arc::new(config),
             nodes: Vec::new(),
             partitions: Vec::new(),
+            reservations: BTreeMap::new(),
             jobs: BTreeMap::new(),
             arrays: BTreeMap::new(),
+            habits: Habits::default(),
             derived: Derived::default(),
         }
     }
@@ -165,9 +190,11 @@ impl State {
             config: Arc::clone(&self.config),
             nodes: self.nodes.iter().map(node).collect(),
             partitions: self.partitions.iter().map(|r| r.partition.clone()).collect(),
+            reservations: self.reservations.values().cloned().collect(),
             jobs: self.jobs.values().cloned().collect(),
             arrays: self.arrays.values().cloned().collect(),
             next_id: self.next_id,
+            habits: self.habits.clone(),
         }
     }
 
@@ -187,9 +214,11 @@ impl State {
             config: parts.config,
             nodes: (0u32..).zip(parts.nodes).map(node).collect(),
             partitions: parts.partitions.into_iter().map(row).collect(),
+            reservations: parts.reservations.into_iter().map(|r| (r.name.clone(), r)).collect(),
             jobs: parts.jobs.into_iter().map(|job| (job.id, job)).collect(),
             arrays: parts.arrays.into_iter().map(|array| (array.id, array)).collect(),
             next_id: parts.next_id,
+            habits: parts.habits,
             derived: Derived::default(),
         };
         state.rebuild_indices();

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::apply::GPU;
+
+use crate::plan::units::UnitTable;
 use muster_model::{
     Capacity, CpuSet, GresKind, GresMask, Inventory, JobId, NodeConfig, NodeHealth, NodeId, Slice,
 };
@@ -23,9 +26,19 @@ pub struct Node {
     /// Derived: what `config` says, ready for the planner.
     pub facts: Arc<Facts>,
     /// Derived: what no job holds.
-    pub free: Row,
+    pub free: Arc<Row>,
+    /// Derived: how its GPUs are joined, if its agent said so. Equal nodes share it.
+    pub wiring: Option<Arc<Wiring>>,
     /// Derived: jobs that hold something here.
     pub jobs: BTreeSet<JobId>,
+}
+
+/// How a node's GPUs are joined to each other and to its CPUs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wiring {
+    pub table: UnitTable,
+    /// The CPUs of each NUMA node.
+    pub numa: Vec<CpuSet>,
 }
 
 /// What the planner asks of a node and what does not change as jobs come and go.
@@ -116,11 +129,12 @@ impl Node {
         let facts = Arc::new(Facts::new(&config));
         Node {
             id,
-            free: facts.whole.clone(),
+            free: Arc::new(facts.whole.clone()),
             facts,
             config,
             configured: true,
             inventory: None,
+            wiring: None,
             health: NodeHealth::default(),
             comment: Box::default(),
             jobs: BTreeSet::new(),
@@ -131,6 +145,24 @@ impl Node {
     #[must_use]
     pub fn usable(&self) -> bool {
         self.configured && self.inventory.is_some() && self.health.takes_work()
+    }
+
+    /// What new work may have: free, and not kept back by a drained GPU.
+    #[must_use]
+    pub fn open(&self) -> Arc<Row> {
+        let drained = self.health.drained_gpus();
+        if drained == 0 {
+            return Arc::clone(&self.free);
+        }
+        let mut row = Row::clone(&self.free);
+        for (slot, units) in self.facts.slots.iter().zip(&mut row.gres) {
+            if slot.named && &*slot.kind.name == GPU {
+                let lost = units.mask & drained;
+                units.mask &= !drained;
+                units.count = units.count.saturating_sub(lost.count_ones().into());
+            }
+        }
+        Arc::new(row)
     }
 
     /// CPUs, memory (MiB) and units per kind that jobs hold.
@@ -156,20 +188,20 @@ impl Node {
     pub(crate) fn hold(&mut self, job: JobId, slice: &Slice) {
         self.jobs.insert(job);
         let facts = Arc::clone(&self.facts);
-        self.free.take(&facts, slice);
+        Arc::make_mut(&mut self.free).take(&facts, slice);
     }
 
     pub(crate) fn release(&mut self, job: JobId, slice: &Slice) {
         if self.jobs.remove(&job) {
             let facts = Arc::clone(&self.facts);
-            self.free.give(&facts, slice);
+            Arc::make_mut(&mut self.free).give(&facts, slice);
         }
     }
 
     /// After `config` changed: nobody holds anything until the ledger is filled anew.
     pub(crate) fn reset(&mut self) {
         self.facts = Arc::new(Facts::new(&self.config));
-        self.free = self.facts.whole.clone();
+        self.free = Arc::new(self.facts.whole.clone());
         self.jobs.clear();
     }
 }

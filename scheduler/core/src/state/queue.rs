@@ -1,8 +1,8 @@
 //! The queue: what could start, in groups whose inner order never changes.
 //!
-//! A group is one (partition, shape, base priority). Inside it every job has the same priority
-//! but for age, and age orders as `eligible_at` does, so the order is static and nothing is ever
-//! sorted again. A pass merges the heads of the groups: it costs starts and groups, not the
+//! A group is one (partition, shape, base priority, expected run time). Inside it every job ranks
+//! alike but for age, and age orders as `eligible_at` does, so the order is static and nothing is
+//! ever sorted again. A pass merges the heads of the groups: it costs starts and groups, not the
 //! length of the queue.
 //!
 //! A pending job (or array rest) stands in one place: ready in its groups, waiting for a time, or
@@ -12,7 +12,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use muster_model::{Hold, JobId, JobSpec, Reason, Request, TimeLimit, Timestamp, Uid};
+use muster_model::{
+    Hold, JobId, JobSpec, Partition, Reason, Request, Reservation, ReservationFlags, TimeLimit,
+    Timestamp, Uid,
+};
 
 use crate::lifecycle::Phase;
 use crate::priority::Base;
@@ -26,12 +29,23 @@ use super::{Derived, PartitionRow};
 pub struct Shape {
     pub request: Arc<Request>,
     pub licenses: Box<[(Box<str>, u32)]>,
+    /// It may use what this reservation keeps, and nothing else.
+    pub reservation: Option<Box<str>>,
+    /// How long it may run, and with how little it would make do (`--time-min`).
+    pub limit: Option<TimeLimit>,
+    pub least_limit: Option<TimeLimit>,
 }
 
 impl Shape {
     #[must_use]
     pub fn of(spec: &JobSpec) -> Self {
-        Shape { request: Arc::clone(&spec.request), licenses: spec.licenses.clone().into() }
+        Shape {
+            request: Arc::clone(&spec.request),
+            licenses: spec.licenses.clone().into(),
+            reservation: spec.reservation.clone(),
+            limit: spec.time_limit,
+            least_limit: spec.time_min,
+        }
     }
 }
 
@@ -43,6 +57,8 @@ pub struct GroupKey {
     pub partition: u32,
     pub base: Base,
     pub shape: Arc<Shape>,
+    /// As in [`Job`].
+    pub expected: u32,
 }
 
 /// Where a pending job stands.
@@ -71,11 +87,19 @@ pub enum Verdict {
 }
 
 impl Queue {
+    /// Whether a job waits that is like this but for what is expected of it.
+    #[must_use]
+    pub fn has_kind(&self, of: &GroupKey) -> bool {
+        let first = GroupKey { expected: 0, ..of.clone() };
+        let next = self.groups.range(first..).next();
+        next.is_some_and(|(key, _)| GroupKey { expected: of.expected, ..key.clone() } == *of)
+    }
+
     pub(crate) fn put(
         &mut self,
         partitions: &[PartitionRow],
         entry: Entry,
-        spec: &JobSpec,
+        (spec, expected): (&JobSpec, u32),
         place: Place,
     ) {
         match place {
@@ -86,7 +110,7 @@ impl Queue {
             Place::Ready(at) => {
                 let shape = Arc::new(Shape::of(spec));
                 for (partition, row) in admitting(partitions, spec) {
-                    let key = group_key(partition, row, spec, &shape);
+                    let key = group_key(partition, row, (spec, expected), &shape);
                     self.groups.entry(key).or_default().insert((at, entry));
                 }
             }
@@ -97,7 +121,7 @@ impl Queue {
         &mut self,
         partitions: &[PartitionRow],
         entry: Entry,
-        spec: &JobSpec,
+        (spec, expected): (&JobSpec, u32),
         place: Place,
     ) {
         match place {
@@ -108,7 +132,7 @@ impl Queue {
             Place::Ready(at) => {
                 let shape = Arc::new(Shape::of(spec));
                 for (partition, row) in admitting(partitions, spec) {
-                    let key = group_key(partition, row, spec, &shape);
+                    let key = group_key(partition, row, (spec, expected), &shape);
                     if let Some(group) = self.groups.get_mut(&key) {
                         group.remove(&(at, entry));
                         if group.is_empty() {
@@ -124,18 +148,25 @@ impl Queue {
 impl GroupKey {
     /// The groups that a job belongs to: one per partition whose limits it keeps.
     #[must_use]
-    pub fn all_of(partitions: &[PartitionRow], spec: &JobSpec) -> Vec<GroupKey> {
+    pub fn all_of(partitions: &[PartitionRow], spec: &JobSpec, expected: u32) -> Vec<GroupKey> {
         let shape = Arc::new(Shape::of(spec));
-        admitting(partitions, spec).map(|(at, row)| group_key(at, row, spec, &shape)).collect()
+        let key = |(at, row)| group_key(at, row, (spec, expected), &shape);
+        admitting(partitions, spec).map(key).collect()
     }
 }
 
-fn group_key(partition: u32, row: &PartitionRow, spec: &JobSpec, shape: &Arc<Shape>) -> GroupKey {
+fn group_key(
+    partition: u32,
+    row: &PartitionRow,
+    (spec, expected): (&JobSpec, u32),
+    shape: &Arc<Shape>,
+) -> GroupKey {
     GroupKey {
         tier: Reverse(row.partition.priority_tier),
         partition,
         base: Base::of(spec),
         shape: Arc::clone(shape),
+        expected,
     }
 }
 
@@ -153,7 +184,12 @@ fn admitting<'a>(
 /// Which limit of a partition a job is beyond, if any.
 #[must_use]
 pub fn beyond_limits(row: &PartitionRow, spec: &JobSpec) -> Option<Reason> {
-    let partition = &row.partition;
+    beyond(&row.partition, spec)
+}
+
+/// The same of a partition's row.
+#[must_use]
+pub fn beyond(partition: &Partition, spec: &JobSpec) -> Option<Reason> {
     let too_long = match (spec.time_limit, partition.max_time) {
         (_, TimeLimit::Unlimited) | (None, TimeLimit::Limited(_)) => false,
         (Some(TimeLimit::Unlimited), TimeLimit::Limited(_)) => true,
@@ -170,6 +206,7 @@ pub fn beyond_limits(row: &PartitionRow, spec: &JobSpec) -> Option<Reason> {
 
 /// What the queue knows besides the job itself.
 pub(crate) struct Surroundings<'a> {
+    pub(crate) reservations: &'a BTreeMap<Box<str>, Reservation>,
     pub(crate) partitions: &'a [PartitionRow],
     pub(crate) derived: &'a Derived,
 }
@@ -229,7 +266,18 @@ impl Surroundings<'_> {
             return Verdict::Blocked(limit.unwrap_or(Reason::PartitionDown));
         }
         let why_not_yet = if from > eligible_at { Reason::Dependency } else { Reason::BeginTime };
-        Verdict::From { at: eligible_at.max(from), why_not_yet }
+        let at = eligible_at.max(from);
+        let Some(name) = &spec.reservation else { return Verdict::From { at, why_not_yet } };
+        let Some(reservation) = self.reservations.get(name) else {
+            return Verdict::Blocked(Reason::ReservationDeleted);
+        };
+        if !reservation.admits(&spec.user.name, &spec.account) {
+            return Verdict::Blocked(Reason::Reservation);
+        }
+        if reservation.has(ReservationFlags::FLEX) || reservation.start <= at {
+            return Verdict::From { at, why_not_yet };
+        }
+        Verdict::From { at: reservation.start, why_not_yet: Reason::Reservation }
     }
 }
 

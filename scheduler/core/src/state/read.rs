@@ -109,7 +109,7 @@ impl State {
     /// Why a pending job cannot start whatever is free; `None`: it is up to the pass.
     #[must_use]
     pub fn static_reason(&self, view: JobView<'_>, now: Timestamp) -> Option<Reason> {
-        let surroundings = Surroundings { partitions: &self.partitions, derived: &self.derived };
+        let surroundings = self.surroundings();
         let verdict = match view {
             JobView::Single(job) | JobView::Task(job) => {
                 if !job.phase.is_pending() {
@@ -131,6 +131,12 @@ impl State {
                 (self.throttle_left(array) == 0).then_some(Reason::JobArrayTaskLimit)
             }
         }
+    }
+
+    /// What verdicts on pending jobs are made from.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        let State { partitions, reservations, derived, .. } = self;
+        Surroundings { partitions, reservations, derived }
     }
 
     /// How many more tasks of an array may run at once.

@@ -4,14 +4,18 @@
 //! a snapshot restored, and both must give the very same state (and the same next plan).
 
 mod arrays;
+mod backfill;
 mod dependencies;
 mod gangs;
+mod gpus;
 mod lives;
 mod nodes;
 mod planner;
 mod random;
+mod reservations;
 mod submissions;
 mod updates;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +31,12 @@ use crate::effect::Desired;
 use crate::effects::{desired, effects, outstanding};
 use crate::event::Event;
 use crate::lifecycle::Phase;
-use crate::plan::{DEFAULT_FUEL, Plan, Policy, Reasons, plan, view};
+use crate::plan::{DEFAULT_FUEL, Packing, Plan, Policy, Reasons, plan, view};
 use crate::rejection::Rejection;
 use crate::state::{Entry, Job, JobView, Parts, State};
+
+/// The first node that fits, so that stories are easy to follow.
+const POLICY: Policy = Policy { packing: Packing::FirstFit, ..Policy::DEFAULT };
 
 const ALICE: Actor = Actor { uid: Uid(1000), role: Role::User };
 const BOB: Actor = Actor { uid: Uid(1001), role: Role::User };
@@ -56,6 +63,7 @@ fn node(name: &str, cpus: u32, gpus: u64, features: &[&str]) -> NodeConfig {
         cores_per_socket: cpus,
         threads_per_core: 1,
         features: features.iter().map(|f| (*f).into()).collect(),
+        auto_gpus: false,
         weight: 1,
     }
 }
@@ -66,8 +74,8 @@ fn partition(name: &str, nodes: &[&str], default: bool) -> Partition {
         nodes: nodes.iter().map(|n| (*n).into()).collect(),
         default,
         state: PartitionState::Up,
-        max_time: TimeLimit::Limited(Minutes(1440)),
-        default_time: Some(TimeLimit::Limited(Minutes(60))),
+        max_time: TimeLimit::minutes(1440),
+        default_time: Some(TimeLimit::minutes(60)),
         min_nodes: 1,
         max_nodes: None,
         priority_tier: 1,
@@ -98,6 +106,7 @@ fn config() -> ClusterConfig {
         licenses: vec![("matlab".into(), 2)],
         limits: Limits { max_jobs: 5000, max_requeues: 3, ..Limits::default() },
         priority: PriorityWeights::default(),
+        topology: muster_model::TopologyConfig::default(),
     }
 }
 
@@ -119,6 +128,7 @@ fn request() -> Request {
         contiguous: false,
         threads_per_core: None,
         sockets_per_node: None,
+        topology: muster_model::TopologyWish::default(),
     }
 }
 
@@ -245,7 +255,7 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        plan(&view(&self.state, self.now), &Policy::default(), self.now, DEFAULT_FUEL)
+        plan(&view(&self.state, self.now, &POLICY), &POLICY, self.now, DEFAULT_FUEL)
     }
 
     /// One pass; everything it chose must be accepted.
@@ -311,7 +321,7 @@ impl World {
             timed_out: false,
             started_at: self.now,
             ended_at: self.now,
-            usage: Usage { user_cpu_ms: 5, system_cpu_ms: 1, max_rss_kib: 100 },
+            usage: Usage { user_cpu_ms: 5, system_cpu_ms: 1, max_rss_kib: 100, gpu: None },
         }
     }
 
@@ -386,9 +396,8 @@ impl World {
         let parts: Parts = self.state.parts();
         let restored = State::from_parts(parts);
         assert_eq!(restored, self.state, "snapshot");
-        let of = |state: &State| {
-            plan(&view(state, self.now), &Policy::default(), self.now, DEFAULT_FUEL)
-        };
+        let of =
+            |state: &State| plan(&view(state, self.now, &POLICY), &POLICY, self.now, DEFAULT_FUEL);
         assert_eq!(of(&replayed), of(&restored), "the next plan");
         assert_eq!(outstanding(&replayed), outstanding(&self.state));
     }

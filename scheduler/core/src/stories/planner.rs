@@ -240,11 +240,114 @@ fn a_plan_that_came_too_late_is_accepted_in_part() {
 fn a_plan_without_fuel_stops_and_says_so() {
     let mut w = World::new();
     w.array("0-20");
-    let view = view(&w.state, w.now);
-    let short = plan(&view, &Policy::default(), w.now, 5);
+    let view = view(&w.state, w.now, &POLICY);
+    let short = plan(&view, &POLICY, w.now, 5);
     assert!(short.starts.len() < 21 && short.fuel_used <= 5);
     assert!(short.more);
-    let whole = plan(&view, &Policy::default(), w.now, DEFAULT_FUEL);
+    let whole = plan(&view, &POLICY, w.now, DEFAULT_FUEL);
     assert_eq!(whole.starts.len(), 21);
-    assert_eq!(whole, plan(&view, &Policy::default(), w.now, DEFAULT_FUEL));
+    assert_eq!(whole, plan(&view, &POLICY, w.now, DEFAULT_FUEL));
+}
+
+/// A job of these CPUs that keeps to node n4, which has four, with a limit in minutes.
+fn on_n4(w: &mut World, actor: Actor, cpus: u32, minutes: u32) -> JobId {
+    let mut job = spec(actor, "job");
+    let mut asked = request();
+    (asked.required_nodes, asked.cpus_per_task) = (vec!["n4".into()], cpus);
+    job.time_limit = Some(TimeLimit::minutes(minutes));
+    job.request = Arc::new(asked);
+    w.submit_spec(actor, job).expect("admitted")
+}
+
+/// A job that starts at once and ends after so many seconds.
+fn ran(w: &mut World, actor: Actor, minutes: u32, seconds: i64) {
+    let job = on_n4(w, actor, 4, minutes);
+    w.pass();
+    w.run(job.0);
+    let started_at = w.now;
+    w.wait(seconds);
+    let exit = SliceExit { started_at, ..w.exit_of(0) };
+    w.report(job.0, "n4", SliceReport::Finished { exit: Some(exit) });
+}
+
+#[test]
+fn a_user_known_for_short_runs_passes_one_known_for_long_ones() {
+    check(
+        World::new(),
+        |w| {
+            // Both ask for ten hours; Bob's jobs end after a minute.
+            ran(w, ALICE, 600, 30_000);
+            ran(w, BOB, 600, 60);
+            on_n4(w, ALICE, 4, 600);
+            w.pass();
+            on_n4(w, ALICE, 4, 600);
+            w.wait(600);
+            on_n4(w, BOB, 4, 600);
+            w.pass();
+            w.run(3);
+            w.exit(3, 0);
+            w.pass();
+        },
+        &[
+            "1 ended Completed",
+            "2 ended Completed",
+            "3 ended Completed",
+            "4 waits Resources",
+            "5 launches on n4",
+        ],
+    );
+}
+
+#[test]
+fn a_short_limit_passes_a_long_one_where_nobody_is_known() {
+    check(
+        World::new(),
+        |w| {
+            on_n4(w, ALICE, 4, 600);
+            w.pass();
+            on_n4(w, ALICE, 4, 600);
+            w.wait(600);
+            on_n4(w, BOB, 4, 10);
+            w.cancel(1);
+            w.clear();
+            w.pass();
+        },
+        &["1 ended Cancelled(1000)", "2 waits Resources", "3 launches on n4"],
+    );
+}
+
+#[test]
+fn whoever_waited_long_enough_is_passed_by_nobody() {
+    check(
+        World::new(),
+        |w| {
+            on_n4(w, ALICE, 4, 600);
+            w.pass();
+            on_n4(w, ALICE, 4, 600);
+            // An hour for each factor of e between ten minutes and ten hours: 4.1 hours.
+            w.wait(15_000);
+            on_n4(w, BOB, 4, 10);
+            w.cancel(1);
+            w.clear();
+            w.pass();
+        },
+        &["1 ended Cancelled(1000)", "2 launches on n4", "3 waits Resources"],
+    );
+}
+
+#[test]
+fn what_a_job_is_expected_to_run_stays_as_it_was_when_it_came() {
+    let mut w = World::new();
+    let before = on_n4(&mut w, ALICE, 2, 600);
+    assert_eq!(w.state.jobs[&before].expected, 38_968, "the limit, to a quarter of an octave");
+    w.pass();
+    w.run(before.0);
+    let waiting = w.submit(|s, _| (s.held, s.time_limit) = (true, Some(TimeLimit::minutes(600))));
+    w.wait(60);
+    let exit = SliceExit { started_at: Timestamp(w.now.0 - 60_000), ..w.exit_of(0) };
+    w.report(before.0, "n4", SliceReport::Finished { exit: Some(exit) });
+    let after = on_n4(&mut w, ALICE, 2, 600);
+    assert_eq!(w.state.jobs[&waiting].expected, 38_968);
+    assert!(w.state.jobs[&after].expected < 70);
+    w.proven();
 }

@@ -3,17 +3,22 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{JobChange, NodeChange, NodeVerb, TimeChange};
+use crate::command::{
+    AccessChange, DurationChange, JobChange, NodeChange, NodeVerb, NodesChange, NodesWish,
+    ReservationChange, ReservationWish, TimeChange,
+};
 
 /// One thing that happens. Jobs and nodes are picked by number, modulo what there is.
 #[derive(Debug, Clone)]
 enum Act {
     Submit { nodes: u8, cpus: u8, gpus: u8, held: bool, dependency: u8, singleton: bool },
+    SubmitTo { reservation: u8, minutes: u8 },
     Array { tasks: u8, throttle: u8, dependency: u8 },
     Pass,
     Report { pick: u8, slice: u8, kind: u8 },
     Verb { pick: u8, kind: u8, task: u8 },
     Node { node: u8, kind: u8 },
+    Reserve { name: u8, node: u8, flags: u8, hours: u8 },
     Wait { seconds: u16 },
     Purge,
 }
@@ -33,6 +38,10 @@ fn act() -> impl Strategy<Value = Act> {
         10 => (b(), b(), b()).prop_map(|(pick, slice, kind)| Act::Report { pick, slice, kind }),
         4 => (b(), b(), b()).prop_map(|(pick, kind, task)| Act::Verb { pick, kind, task }),
         1 => (b(), b()).prop_map(|(node, kind)| Act::Node { node, kind }),
+        1 => (b(), b()).prop_map(|(reservation, minutes)| Act::SubmitTo { reservation, minutes }),
+        1 => (b(), b(), b(), b()).prop_map(|(name, node, flags, hours)| Act::Reserve {
+            name, node, flags, hours,
+        }),
         1 => (0u16..2000).prop_map(|seconds| Act::Wait { seconds }),
         1 => Just(Act::Purge),
     ]
@@ -83,6 +92,15 @@ impl World {
                     spec.kill_on_invalid_dependency = tasks == 1;
                     spec.dependency = on;
                 });
+            }
+            Act::SubmitTo { reservation, minutes } => {
+                let _ = self.try_submit(|spec, _| {
+                    spec.reservation = Some(format!("r{}", reservation % 3).into());
+                    spec.time_limit = Some(TimeLimit::minutes(1 + u32::from(minutes)));
+                });
+            }
+            Act::Reserve { name, node, flags, hours } => {
+                self.any_reservation(name, node, flags, hours)
             }
             Act::Pass => {
                 self.pass();
@@ -150,6 +168,53 @@ impl World {
         let _ = self.wish(command);
     }
 
+    /// Made, changed or deleted; whether it is refused is of no importance.
+    fn any_reservation(&mut self, name: u8, node: u8, flags: u8, hours: u8) {
+        let called: Box<str> = format!("r{}", name % 3).into();
+        let flags = ReservationFlags(u32::from(flags) & 0b111_1111);
+        let start = self.now.plus_seconds(i64::from(hours % 8) * 600);
+        let end = start.plus_seconds(i64::from(hours / 8) * 60);
+        let nodes = match node % 4 {
+            0 => NodesWish::Count(u32::from(node / 64)),
+            1 => NodesWish::Cores(u32::from(node / 16)),
+            2 => NodesWish::All,
+            _ => NodesWish::Named(vec![format!("n{}", 1 + node / 64).into()]),
+        };
+        let users = Access { names: vec!["u1000".into()], deny: name > 240 };
+        let command = match name / 3 % 4 {
+            0 | 1 => Command::CreateReservation {
+                actor: OP,
+                wish: Box::new(ReservationWish {
+                    name: Some(called),
+                    nodes,
+                    partition: None,
+                    start,
+                    end,
+                    users,
+                    accounts: Access::default(),
+                    flags,
+                    features: None,
+                    licenses: vec![("matlab".into(), u32::from(node % 3))],
+                    comment: Box::default(),
+                }),
+            },
+            2 => Command::UpdateReservation {
+                actor: OP,
+                name: called,
+                change: Box::new(ReservationChange {
+                    start: (hours % 3 == 1).then_some(start),
+                    duration: (hours % 3 == 2).then_some(DurationChange::By(600)),
+                    users: Some(AccessChange::To(users)),
+                    flags,
+                    nodes: (node > 128).then_some(NodesChange::To(nodes)),
+                    ..ReservationChange::default()
+                }),
+            },
+            _ => Command::DeleteReservation { actor: OP, name: called },
+        };
+        let _ = self.wish(command);
+    }
+
     fn any_node(&mut self, pick: u8, kind: u8) {
         let node = NodeId(u32::from(pick) % 4);
         let verb = match kind % 6 {
@@ -191,5 +256,67 @@ proptest! {
             _ => None,
         });
         prop_assert!(tally(ended).values().all(|n| *n == 1), "a job ends once");
+    }
+}
+
+/// One job for node n4, which holds one at a time: how long after the last it comes, its limit,
+/// and how long it runs, seconds.
+fn visitor() -> impl Strategy<Value = (u16, u32, u32)> {
+    (0u16..20_000, 1u32..1400, 1u32..30_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Five hours for each factor of e between a minute and the longest limit of the partition (a
+    /// day) is the most that anybody can be passed by: later ones are behind for ever.
+    #[test]
+    fn nobody_is_passed_by_whoever_comes_a_bounded_time_later(
+        visitors in prop::collection::vec(visitor(), 2..40)
+    ) {
+        let mut w = World::new();
+        let mut runs: BTreeMap<JobId, i64> = BTreeMap::new();
+        let mut coming = visitors.iter();
+        let mut next = coming.next().map(|v| w.now.plus_seconds(i64::from(v.0)));
+        let mut of = visitors.iter();
+        let mut ends: Option<(Timestamp, JobId)> = None;
+        let mut started: Vec<JobId> = Vec::new();
+        while let Some(at) = next.into_iter().chain(ends.map(|(at, _)| at)).min() {
+            w.now = at;
+            if let Some((_, job)) = ends.filter(|(end, _)| *end == at) {
+                let exit = SliceExit {
+                    started_at: w.state.jobs[&job].started_at().expect("it ran"),
+                    ..w.exit_of(0)
+                };
+                w.report(job.0, "n4", SliceReport::Finished { exit: Some(exit) });
+                ends = None;
+            }
+            if next == Some(at) {
+                let (_, minutes, run) = of.next().expect("as many as come");
+                let job = w.submit(|s, r| {
+                    (r.required_nodes, r.cpus_per_task) = (vec!["n4".into()], 4);
+                    s.time_limit = Some(TimeLimit::minutes(*minutes));
+                });
+                runs.insert(job, i64::from((*run).min(minutes * 60)));
+                next = coming.next().map(|v| at.plus_seconds(i64::from(v.0)));
+            }
+            if w.pass() > 0 {
+                let launching = |job: &&Job| matches!(job.phase, Phase::Launching { .. });
+                let job = w.state.jobs.values().find(launching).expect("it was started").id;
+                w.run(job.0);
+                started.push(job);
+                ends = Some((at.plus_seconds(runs[&job]), job));
+            }
+        }
+        prop_assert_eq!(started.len(), visitors.len(), "everybody had a turn");
+        let came = |id: &JobId| w.state.jobs[id].submitted_at;
+        // 5 h * ln(86,400 / 60), and a quarter of an octave of the forecast.
+        let bound = 18_000_000 * 74 / 10;
+        for (at, first) in started.iter().enumerate() {
+            for later in &started[at..] {
+                prop_assert!(came(first).since(came(later)) <= bound, "{first} before {later}");
+            }
+        }
+        w.proven();
     }
 }

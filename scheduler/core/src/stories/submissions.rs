@@ -25,7 +25,7 @@ fn each_fault_is_named() {
     no(|_, r| r.nodes = NodeCount { min: 0, max: None }, "must be 1 or more");
     no(|_, r| r.nodes = NodeCount { min: 5, max: Some(2) }, "the least (5) is above the most (2)");
     no(|_, r| r.cpus_per_task = 0, "must be 1 or more");
-    let year = TimeLimit::Limited(Minutes(500_000));
+    let year = TimeLimit::minutes(500_000);
     no(|s, _| s.time_limit = Some(year), "allows 1440 min");
     no(|s, _| s.deadline = Some(Timestamp(5)), "passed already");
     no(

@@ -9,7 +9,7 @@ fn change(w: &mut World, actor: Actor, id: u32, change: JobChange) -> Result<(),
 }
 
 fn limit(minutes: u32) -> JobChange {
-    let to = TimeChange::To(TimeLimit::Limited(Minutes(minutes)));
+    let to = TimeChange::To(TimeLimit::minutes(minutes));
     JobChange { time_limit: Some(to), ..JobChange::default() }
 }
 

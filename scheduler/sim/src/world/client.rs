@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_core::command::{Command, JobChange, NodeChange, NodeVerb, Submit, Target, TimeChange};
 use muster_core::config::{Actor, Role};
 use muster_core::state::State;
-use muster_model::{Dependency, JobId, Minutes, NodeId, TimeLimit, Timestamp, Uid};
+use muster_model::{Dependency, JobId, NodeId, TimeLimit, Timestamp, Uid};
 
 use super::config::spec;
 use crate::dice::Dice;
@@ -81,8 +81,8 @@ impl Client {
             0 => change.nice = Some(dice.between(-10, 10) as i32),
             1 => change.name = Some("renamed".into()),
             2 => {
-                let minutes = Minutes(1 + dice.below(5) as u32);
-                change.time_limit = Some(TimeChange::To(TimeLimit::Limited(minutes)));
+                let limit = TimeLimit::minutes(1 + dice.below(5) as u32);
+                change.time_limit = Some(TimeChange::To(limit));
             }
             3 => change.begin = Some(now.plus_seconds(dice.between(0, 60))),
             4 => change.dependency = Some(Dependency::default()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use muster_core::config::{ClusterConfig, Limits, PriorityWeights};
 use muster_model::{
     ArraySpec, Capacity, Dependency, DependencyKind, DependencyTerm, GresKind, GresRequest,
-    GresScope, IndexSet, Inventory, JobId, JobSpec, LaunchSpec, MemoryRequest, Minutes, NodeConfig,
+    GresScope, IndexSet, Inventory, JobId, JobSpec, LaunchSpec, MemoryRequest, NodeConfig,
     NodeCount, Partition, PartitionState, Request, TimeLimit, Timestamp, Uid, User,
 };
 
@@ -31,6 +31,7 @@ pub(super) fn cluster(dice: &mut Dice) -> ClusterConfig {
                 cores_per_socket: cpus,
                 threads_per_core: 1,
                 features: Vec::new(),
+                auto_gpus: false,
                 weight: 1,
             }
         })
@@ -41,7 +42,7 @@ pub(super) fn cluster(dice: &mut Dice) -> ClusterConfig {
         default: name == PARTITIONS[0],
         state,
         max_time: TimeLimit::Unlimited,
-        default_time: Some(TimeLimit::Limited(Minutes(5))),
+        default_time: Some(TimeLimit::minutes(5)),
         min_nodes: 0,
         max_nodes: None,
         priority_tier: tier,
@@ -69,6 +70,7 @@ pub(super) fn cluster(dice: &mut Dice) -> ClusterConfig {
             ..Limits::default()
         },
         priority: PriorityWeights { age: 1000, max_age_seconds: 3600, size: 100, partition: 100 },
+        topology: muster_model::TopologyConfig::default(),
     }
 }
 
@@ -106,7 +108,7 @@ pub(super) fn spec(dice: &mut Dice, known: &[JobId], now: Timestamp) -> JobSpec 
         qos: "".into(),
         partitions,
         request: Arc::new(request(dice)),
-        time_limit: Some(TimeLimit::Limited(Minutes(1 + dice.below(4) as u32))),
+        time_limit: Some(TimeLimit::minutes(1 + dice.below(4) as u32)),
         time_min: None,
         begin: dice.permille(80).then(|| now.plus_seconds(dice.between(1, 120))),
         deadline: dice.permille(40).then(|| now.plus_seconds(dice.between(300, 2000))),
@@ -162,6 +164,7 @@ fn request(dice: &mut Dice) -> Request {
         contiguous: false,
         threads_per_core: None,
         sockets_per_node: None,
+        topology: muster_model::TopologyWish::default(),
     }
 }
 

@@ -264,7 +264,7 @@ impl World {
     fn last_look(&self) -> Result<(), String> {
         let controller = self.controller.as_ref().expect("it is over only with a controller");
         for node in &controller.state.nodes {
-            if node.free != node.facts.whole || !node.jobs.is_empty() {
+            if *node.free != node.facts.whole || !node.jobs.is_empty() {
                 return Err(format!("{} is not free at the end", node.config.name));
             }
         }
@@ -445,7 +445,7 @@ impl World {
 
     fn pass(&mut self) {
         let Some(controller) = &self.controller else { return };
-        let mut view = plan::view(&controller.state, self.now);
+        let mut view = plan::view(&controller.state, self.now, &Policy::default());
         for (id, node) in (0u32..).map(NodeId).zip(&mut view.nodes) {
             node.usable &= controller.sessions.contains_key(&id);
         }

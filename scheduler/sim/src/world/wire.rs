@@ -6,7 +6,7 @@ use muster_controller::sessions::reconcile::missing;
 use muster_core::command::{Command, SliceReport};
 use muster_core::effects::{desired, desired_of};
 use muster_core::state::State;
-use muster_model::{NodeId, Timestamp};
+use muster_model::{NodeId, TimeLimit, Timestamp};
 
 use super::agent::{Orders, SliceId};
 use super::{Happening, Said, Want, World, config};
@@ -231,6 +231,7 @@ fn orders(state: &State, node: NodeId, (job, attempt): SliceId) -> Option<Orders
     let job = state.jobs.get(&job).filter(|job| job.attempt == attempt)?;
     let held = job.phase.allocation()?;
     let slice = held.placement.slice(node)?.clone();
-    let limit_ms = job.spec.time_limit.and_then(|limit| limit.seconds()).map(|s| s * 1000);
+    let limit = held.time_limit.map(TimeLimit::Limited).or(job.spec.time_limit);
+    let limit_ms = limit.and_then(|limit| limit.seconds()).map(|s| s * 1000);
     Some(Orders { slice, batch: held.batch_node() == Some(node), limit_ms })
 }

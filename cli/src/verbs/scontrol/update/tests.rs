@@ -116,5 +116,9 @@ fn what_cannot_be_updated_is_named() {
         "invalid dependency \"foo:1\": the kinds are after, afterany, afterok, afternotok, aftercorr and singleton",
     );
     refuse("TimeLimit=1", "No valid entity in update command");
-    refuse("ReservationName=x", "scontrol: error: reservations cannot be updated");
+    refuse("StepId=1.0", "scontrol: error: steps cannot be updated");
+    refuse(
+        "ReservationName=x TRES=cpu=4",
+        "scontrol: error: tres is not supported: use NodeCnt=, CoreCnt= or Licenses=",
+    );
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use muster_core::command::{JobChange, NodeChange, NodeVerb, PartitionChange, TimeChange};
 use muster_core::config::{ClusterConfig, Limits, PriorityWeights};
 use muster_core::event::{AfterCompleting, ClearedExit, Event};
-use muster_model::node::Mark;
+use muster_core::state::{Asked, Habit, Habits, Past};
+use muster_model::node::{GpuMark, Mark};
 use muster_model::*;
 
 /// How many kinds of events there are.
-pub(in crate::engine) const KINDS: u32 = 21;
+pub(in crate::engine) const KINDS: u32 = 25;
 
 /// A stream of numbers (splitmix64).
 pub(in crate::engine) struct Gen(pub u64);
@@ -63,7 +64,7 @@ impl Gen {
     }
 
     fn limit(&mut self) -> TimeLimit {
-        if self.yes() { TimeLimit::Limited(Minutes(self.num())) } else { TimeLimit::Unlimited }
+        if self.yes() { TimeLimit::Limited(Seconds(self.num())) } else { TimeLimit::Unlimited }
     }
 
     fn tasks(&mut self) -> IndexSet {
@@ -120,6 +121,12 @@ impl Gen {
                 user_cpu_ms: self.long(),
                 system_cpu_ms: self.long(),
                 max_rss_kib: self.long(),
+                gpu: self.opt(|g| GpuUsage {
+                    busy_ms: g.long(),
+                    seen_ms: g.long(),
+                    memory_mib: g.long(),
+                    energy_mj: g.long(),
+                }),
             },
         }
     }
@@ -191,6 +198,11 @@ impl Gen {
             contiguous: self.yes(),
             threads_per_core: self.opt(Gen::num),
             sockets_per_node: self.opt(Gen::num),
+            topology: TopologyWish {
+                switches: self.opt(|g| SwitchWish { count: g.num(), max_wait_seconds: g.num() }),
+                segment: self.opt(Gen::num),
+                alone: self.yes(),
+            },
         }
     }
 
@@ -303,6 +315,7 @@ impl Gen {
             cores_per_socket: g.num(),
             threads_per_core: g.num(),
             features: g.some(Gen::text),
+            auto_gpus: g.yes(),
             weight: g.num(),
         };
         ClusterConfig {
@@ -328,6 +341,37 @@ impl Gen {
                 size: self.num(),
                 partition: self.num(),
             },
+            topology: self.topology(),
+        }
+    }
+
+    fn topology(&mut self) -> TopologyConfig {
+        let switch = |g: &mut Gen| SwitchConfig {
+            name: g.text(),
+            nodes: g.some(Gen::text),
+            switches: g.some(Gen::text),
+            rails: g.num(),
+        };
+        let block = |g: &mut Gen| BlockConfig { name: g.text(), nodes: g.some(Gen::text) };
+        TopologyConfig { switches: self.some(switch), blocks: self.some(block) }
+    }
+
+    fn gpu(&mut self) -> Gpu {
+        Gpu {
+            uuid: self.text(),
+            of: self.text(),
+            memory_mib: self.num().into(),
+            minor: self.opt(Gen::num),
+            pci: self.text(),
+            numa: self.opt(Gen::num),
+            cpus: self.cpus(),
+            mig: self.opt(|g| MigInstance {
+                parent: g.text(),
+                gpu_instance: g.num(),
+                compute_instance: g.num(),
+                cap_minors: g.some(Gen::num),
+            }),
+            fabric: self.opt(|g| Fabric { cluster: g.text(), clique: g.num() }),
         }
     }
 
@@ -346,6 +390,8 @@ impl Gen {
             boot_id: self.text(),
             booted_at: self.time(),
             unenforced: self.some(Gen::text),
+            gpus: self.some(Gen::gpu),
+            links: self.opt(|_| Arc::new(GpuLinks::full(3))),
         }
     }
 
@@ -412,6 +458,36 @@ impl Gen {
         }
     }
 
+    pub(in crate::engine) fn reservation(&mut self) -> Reservation {
+        let access = |g: &mut Gen| Access { names: g.some(Gen::text), deny: g.yes() };
+        Reservation {
+            name: self.text(),
+            nodes: self.some(|g| NodeId(g.num())),
+            partition: self.opt(Gen::text),
+            start: self.time(),
+            end: self.time(),
+            users: access(self),
+            accounts: access(self),
+            flags: ReservationFlags(self.num()),
+            features: self.opt(|g| g.constraint(3)),
+            licenses: self.licenses(),
+            comment: self.text(),
+            created_by: Uid(self.num()),
+            created_at: self.time(),
+        }
+    }
+
+    pub(in crate::engine) fn habits(&mut self) -> Habits {
+        let past = |g: &mut Gen| Past {
+            run_seconds: g.num(),
+            asked: Asked { cpus: g.num(), gpus: g.num() },
+            limit: g.num(),
+        };
+        let habit = |g: &mut Gen| Habit { last: g.time(), past: g.some(past).into() };
+        let users = self.some(|g| (Uid(g.num()), habit(g)));
+        Habits { users: users.into_iter().collect(), waits: self.some(Gen::num) }
+    }
+
     /// An event of the kind with this number, below [`KINDS`].
     pub(in crate::engine) fn event(&mut self, kind: u32) -> Event {
         let (job, attempt, node) = (JobId(self.num()), Attempt(self.num()), NodeId(self.num()));
@@ -420,12 +496,14 @@ impl Gen {
             0 => Event::Configured { config: Arc::new(self.config()), at },
             1 => {
                 let request_id = std::array::from_fn(|_| self.num() as u8);
-                Event::Submitted { job, request_id, spec: Arc::new(self.spec()), at }
+                let (spec, expected) = (Arc::new(self.spec()), self.num());
+                Event::Submitted { job, request_id, spec, expected, at }
             }
             2 => {
                 let (partition, end_at) = (self.text(), self.opt(Gen::time));
                 let placement = self.placement();
-                Event::Started { job, attempt, partition, placement, end_at, at }
+                let time_limit = self.opt(|g| Seconds(g.num()));
+                Event::Started { job, attempt, partition, placement, end_at, time_limit, at }
             }
             3 => Event::SliceReady { job, attempt, node },
             4 => Event::Running { job, attempt, started_at: at, end_at: self.opt(Gen::time) },
@@ -451,6 +529,15 @@ impl Gen {
             18 => Event::NodeChanged { node, change: self.node_change() },
             19 => Event::PartitionChanged { name: self.text(), change: self.partition_change() },
             20 => Event::Purged { jobs: self.some(|g| JobId(g.num())) },
+            21 => Event::ReservationSet { reservation: Arc::new(self.reservation()), at },
+            22 => Event::ReservationGone { name: self.text(), at },
+            23 => Event::GpuDrain {
+                node,
+                gpu: self.num() as u8,
+                mark: self.opt(|g| GpuMark { mark: g.mark(), lifts: g.yes() }),
+                at,
+            },
+            24 => Event::GpusFound { node, gpus: self.capacity().gres.into_iter().collect() },
             _ => panic!("there are {KINDS} kinds of events"),
         }
     }

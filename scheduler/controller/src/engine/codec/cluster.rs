@@ -1,11 +1,16 @@
 //! Config and inventory.
 
+use std::sync::Arc;
+
 use muster_core::config::{ClusterConfig, Limits, PriorityWeights};
-use muster_model::{Inventory, NodeConfig, Partition, PartitionState, Timestamp};
+use muster_model::{
+    BlockConfig, Inventory, NodeConfig, Partition, PartitionState, SwitchConfig, Timestamp,
+    TopologyConfig,
+};
 use muster_proto::store::v1 as rec;
 
 use super::values::{limit, load_limit, load_limit_opt, load_named, named};
-use super::{BadRecord, Stored, boxes, list, load_list, narrow, need, texts};
+use super::{BadRecord, Stored, boxes, list, load_list, maybe, narrow, need, texts};
 
 pub(super) fn state(state: PartitionState) -> i32 {
     let state = match state {
@@ -39,6 +44,7 @@ impl Stored for NodeConfig {
             threads_per_core: self.threads_per_core,
             features: texts(&self.features),
             weight: self.weight,
+            auto_gpus: self.auto_gpus,
         }
     }
 
@@ -50,6 +56,7 @@ impl Stored for NodeConfig {
             cores_per_socket: r.cores_per_socket,
             threads_per_core: r.threads_per_core,
             features: boxes(r.features),
+            auto_gpus: r.auto_gpus,
             weight: r.weight,
         })
     }
@@ -168,6 +175,8 @@ impl Stored for ClusterConfig {
             licenses: named(&self.licenses),
             limits: Some(self.limits.store()),
             priority: Some(self.priority.store()),
+            switches: list(&self.topology.switches),
+            blocks: list(&self.topology.blocks),
         }
     }
 
@@ -179,7 +188,45 @@ impl Stored for ClusterConfig {
             licenses: load_named(r.licenses)?,
             limits: need(r.limits, "limits")?,
             priority: need(r.priority, "priority weights")?,
+            topology: TopologyConfig {
+                switches: load_list(r.switches)?,
+                blocks: load_list(r.blocks)?,
+            },
         })
+    }
+}
+
+impl Stored for SwitchConfig {
+    type Record = rec::TopologySwitch;
+
+    fn store(&self) -> Self::Record {
+        rec::TopologySwitch {
+            name: self.name.to_string(),
+            nodes: texts(&self.nodes),
+            switches: texts(&self.switches),
+            rails: self.rails,
+        }
+    }
+
+    fn load(r: Self::Record) -> Result<Self, BadRecord> {
+        Ok(SwitchConfig {
+            name: r.name.into(),
+            nodes: boxes(r.nodes),
+            switches: boxes(r.switches),
+            rails: r.rails,
+        })
+    }
+}
+
+impl Stored for BlockConfig {
+    type Record = rec::TopologyBlock;
+
+    fn store(&self) -> Self::Record {
+        rec::TopologyBlock { name: self.name.to_string(), nodes: texts(&self.nodes) }
+    }
+
+    fn load(r: Self::Record) -> Result<Self, BadRecord> {
+        Ok(BlockConfig { name: r.name.into(), nodes: boxes(r.nodes) })
     }
 }
 
@@ -201,6 +248,8 @@ impl Stored for Inventory {
             boot_id: self.boot_id.to_string(),
             booted_at: self.booted_at.0,
             unenforced: texts(&self.unenforced),
+            gpus: list(&self.gpus),
+            links: self.links.as_ref().map(|links| links.store()),
         }
     }
 
@@ -219,6 +268,8 @@ impl Stored for Inventory {
             boot_id: r.boot_id.into(),
             booted_at: Timestamp(r.booted_at),
             unenforced: boxes(r.unenforced),
+            gpus: load_list(r.gpus)?,
+            links: maybe(r.links)?.map(Arc::new),
         })
     }
 }

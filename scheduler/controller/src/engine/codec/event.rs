@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use muster_core::event::{AfterCompleting, Event};
 use muster_model::node::Mark;
-use muster_model::{Attempt, JobId, NodeId, Timestamp};
+use muster_model::{Attempt, GresKind, JobId, NodeId, Seconds, Timestamp};
 use muster_proto::store::v1 as rec;
 use rec::event::Kind;
 
 use super::values::{hold, load_hold, load_time, time};
-use super::{BadRecord, Stored, maybe, need};
+use super::{BadRecord, Stored, maybe, narrow, need};
 
 impl Stored for AfterCompleting {
     type Record = rec::AfterCompleting;
@@ -42,14 +42,18 @@ impl Stored for Event {
             Event::Configured { config, at } => {
                 Kind::Configured(rec::Configured { config: Some(config.store()), at: at.0 })
             }
-            Event::Submitted { job, request_id, spec, at } => Kind::Submitted(rec::Submitted {
-                job: job.0,
-                request_id: Bytes::copy_from_slice(request_id),
-                spec: Some(spec.store()),
-                at: at.0,
-            }),
-            Event::Started { job, attempt, partition, placement, end_at, at } => {
+            Event::Submitted { job, request_id, spec, expected, at } => {
+                Kind::Submitted(rec::Submitted {
+                    job: job.0,
+                    request_id: Bytes::copy_from_slice(request_id),
+                    spec: Some(spec.store()),
+                    at: at.0,
+                    expected_seconds: *expected,
+                })
+            }
+            Event::Started { job, attempt, partition, placement, end_at, time_limit, at } => {
                 Kind::Started(rec::Started {
+                    time_limit: time_limit.map(|limit| limit.0),
                     job: job.0,
                     attempt: attempt.0,
                     partition: partition.to_string(),
@@ -127,6 +131,19 @@ impl Stored for Event {
             }
             Event::NodeDrain { node, mark } => Kind::NodeDrain(store_mark(*node, mark)),
             Event::NodeDown { node, mark } => Kind::NodeDown(store_mark(*node, mark)),
+            Event::GpuDrain { node, gpu, mark, at } => {
+                let mark = mark.as_ref().map(Stored::store);
+                let gpu = Some(rec::GpuMarked { gpu: (*gpu).into(), mark });
+                Kind::GpuDrain(rec::GpuDrain { node: node.0, gpu, at: at.0 })
+            }
+            Event::GpusFound { node, gpus } => {
+                let count = |(kind, count): &(GresKind, u64)| rec::GresCount {
+                    kind: Some(kind.store()),
+                    count: *count,
+                };
+                let gpus = gpus.iter().map(count).collect();
+                Kind::GpusFound(rec::GpusFound { node: node.0, gpus })
+            }
             Event::NodeChanged { node, change } => {
                 let change = Some(change.store());
                 Kind::NodeChanged(rec::NodeChanged { node: node.0, change })
@@ -137,6 +154,13 @@ impl Stored for Event {
             }
             Event::Purged { jobs } => {
                 Kind::Purged(rec::Purged { jobs: jobs.iter().map(|job| job.0).collect() })
+            }
+            Event::ReservationSet { reservation, at } => {
+                let reservation = Some(reservation.store());
+                Kind::ReservationSet(rec::ReservationSet { reservation, at: at.0 })
+            }
+            Event::ReservationGone { name, at } => {
+                Kind::ReservationGone(rec::ReservationGone { name: name.to_string(), at: at.0 })
             }
         };
         rec::Event { kind: Some(kind) }
@@ -152,6 +176,7 @@ impl Stored for Event {
                 job: JobId(r.job),
                 request_id: load_request_id(&r.request_id)?,
                 spec: Arc::new(need(r.spec, "spec")?),
+                expected: r.expected_seconds,
                 at: Timestamp(r.at),
             },
             Kind::Started(r) => Event::Started {
@@ -160,6 +185,7 @@ impl Stored for Event {
                 partition: r.partition.into(),
                 placement: need(r.placement, "placement")?,
                 end_at: load_time(r.end_at),
+                time_limit: r.time_limit.map(Seconds),
                 at: Timestamp(r.at),
             },
             Kind::SliceReady(r) => {
@@ -236,6 +262,20 @@ impl Stored for Event {
             },
             Kind::NodeDrain(r) => Event::NodeDrain { node: NodeId(r.node), mark: maybe(r.mark)? },
             Kind::NodeDown(r) => Event::NodeDown { node: NodeId(r.node), mark: maybe(r.mark)? },
+            Kind::GpuDrain(r) => {
+                let marked = r.gpu.ok_or(BadRecord::Missing("GPU"))?;
+                Event::GpuDrain {
+                    node: NodeId(r.node),
+                    gpu: narrow(marked.gpu, "unit of a GPU")?,
+                    mark: maybe(marked.mark)?,
+                    at: Timestamp(r.at),
+                }
+            }
+            Kind::GpusFound(r) => {
+                let count = |g: rec::GresCount| Ok((need(g.kind, "kind of GPU")?, g.count));
+                let gpus = r.gpus.into_iter().map(count).collect::<Result<_, BadRecord>>()?;
+                Event::GpusFound { node: NodeId(r.node), gpus }
+            }
             Kind::NodeChanged(r) => {
                 Event::NodeChanged { node: NodeId(r.node), change: need(r.change, "change")? }
             }
@@ -244,6 +284,13 @@ impl Stored for Event {
                 Event::PartitionChanged { name: r.name.into(), change }
             }
             Kind::Purged(r) => Event::Purged { jobs: r.jobs.into_iter().map(JobId).collect() },
+            Kind::ReservationSet(r) => Event::ReservationSet {
+                reservation: Arc::new(need(r.reservation, "reservation")?),
+                at: Timestamp(r.at),
+            },
+            Kind::ReservationGone(r) => {
+                Event::ReservationGone { name: r.name.into(), at: Timestamp(r.at) }
+            }
         })
     }
 }

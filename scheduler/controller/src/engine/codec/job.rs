@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use muster_core::lifecycle::{Allocation, Finished, Phase};
 use muster_core::state::{Array, Job, NodeParts, Place, TermState, Unstarted};
-use muster_model::{Attempt, IndexSet, JobId, JobSpec, NodeHealth, NodeId, Timestamp};
+use muster_model::{Attempt, IndexSet, JobId, JobSpec, NodeHealth, NodeId, Seconds, Timestamp};
 use muster_proto::store::v1 as rec;
 
 use super::event::load_request_id;
 use super::values::{hold, load_hold, load_time, time};
-use super::{BadRecord, Stored, list, load_list, maybe, need};
+use super::{BadRecord, Stored, list, load_list, maybe, narrow, need};
 
 impl Stored for NodeParts {
     type Record = rec::NodeParts;
@@ -23,6 +23,21 @@ impl Stored for NodeParts {
             drain: self.health.drain.as_ref().map(Stored::store),
             down: self.health.down.as_ref().map(Stored::store),
             comment: self.comment.to_string(),
+            gpus_cleared: self
+                .health
+                .gpus_cleared
+                .iter()
+                .map(|(unit, at)| rec::GpuCleared { gpu: (*unit).into(), at: at.0 })
+                .collect(),
+            gpus: self
+                .health
+                .gpus
+                .iter()
+                .map(|(unit, mark)| rec::GpuMarked {
+                    gpu: (*unit).into(),
+                    mark: Some(mark.store()),
+                })
+                .collect(),
         }
     }
 
@@ -31,7 +46,20 @@ impl Stored for NodeParts {
             config: need(r.config, "config")?,
             configured: r.configured,
             inventory: maybe(r.inventory)?.map(Arc::new),
-            health: NodeHealth { drain: maybe(r.drain)?, down: maybe(r.down)? },
+            health: NodeHealth {
+                drain: maybe(r.drain)?,
+                down: maybe(r.down)?,
+                gpus: r
+                    .gpus
+                    .into_iter()
+                    .map(|m| Ok((narrow(m.gpu, "unit of a GPU")?, need(m.mark, "mark")?)))
+                    .collect::<Result<_, BadRecord>>()?,
+                gpus_cleared: r
+                    .gpus_cleared
+                    .into_iter()
+                    .map(|c| Ok((narrow(c.gpu, "unit of a GPU")?, Timestamp(c.at))))
+                    .collect::<Result<_, BadRecord>>()?,
+            },
             comment: r.comment.into(),
         })
     }
@@ -55,6 +83,7 @@ impl Stored for Allocation {
             allocated_at: self.allocated_at.0,
             started_at: time(self.started_at),
             end_at: time(self.end_at),
+            time_limit: self.time_limit.map(|limit| limit.0),
             suspended_ms: self.suspended_ms,
             remaining: numbers(&self.remaining),
             exit: self.exit.map(|e| e.store()),
@@ -68,6 +97,7 @@ impl Stored for Allocation {
             allocated_at: Timestamp(r.allocated_at),
             started_at: load_time(r.started_at),
             end_at: load_time(r.end_at),
+            time_limit: r.time_limit.map(Seconds),
             suspended_ms: r.suspended_ms,
             remaining: nodes(r.remaining),
             exit: maybe(r.exit)?,
@@ -86,6 +116,7 @@ impl Stored for Finished {
             allocated_at: self.allocated_at.0,
             started_at: time(self.started_at),
             ended_at: self.ended_at.0,
+            time_limit: self.time_limit.map(|limit| limit.0),
             suspended_ms: self.suspended_ms,
             exit: self.exit.map(|e| e.store()),
             outcome: Some(self.outcome.store()),
@@ -101,6 +132,7 @@ impl Stored for Finished {
             allocated_at: Timestamp(r.allocated_at),
             started_at: load_time(r.started_at),
             ended_at: Timestamp(r.ended_at),
+            time_limit: r.time_limit.map(Seconds),
             suspended_ms: r.suspended_ms,
             exit: maybe(r.exit)?,
             outcome: need(r.outcome, "outcome")?,
@@ -204,6 +236,7 @@ pub(in crate::engine) fn store_job(job: &Job, spec_ref: u32) -> rec::Job {
         spec_ref,
         request_id: store_request_id(&job.request_id),
         submitted_at: job.submitted_at.0,
+        expected_seconds: job.expected,
         attempt: job.attempt.0,
         failures: job.failures,
         phase: Some(store_phase(&job.phase)),
@@ -225,6 +258,7 @@ pub(in crate::engine) fn load_job(r: rec::Job, specs: &[Arc<JobSpec>]) -> Result
         spec: spec_at(specs, r.spec_ref)?,
         request_id: load_maybe_request_id(&r.request_id)?,
         submitted_at: Timestamp(r.submitted_at),
+        expected: r.expected_seconds,
         attempt: Attempt(r.attempt),
         failures: r.failures,
         phase: load_phase(r.phase.ok_or(BadRecord::Missing("phase"))?)?,
@@ -258,6 +292,7 @@ pub(in crate::engine) fn store_array(array: &Array, spec_ref: u32) -> rec::Array
         spec_ref,
         request_id: store_request_id(&array.request_id),
         submitted_at: array.submitted_at.0,
+        expected_seconds: array.expected,
         eligible_at: array.eligible_at.0,
         full: set(&array.full),
         throttle: array.throttle,
@@ -282,6 +317,7 @@ pub(in crate::engine) fn load_array(
         spec: spec_at(specs, r.spec_ref)?,
         request_id: load_maybe_request_id(&r.request_id)?,
         submitted_at: Timestamp(r.submitted_at),
+        expected: r.expected_seconds,
         eligible_at: Timestamp(r.eligible_at),
         full: need(r.full, "indices")?,
         throttle: r.throttle,

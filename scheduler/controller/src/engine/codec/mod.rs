@@ -5,12 +5,15 @@
 //!
 //! - `values`: ids, times, sets, resources, outcomes
 //! - `spec`: what a user asked for; `change`: what is changed later; `cluster`: config and inventory
-//! - `event`: every fact; `job`: jobs, arrays and nodes as a snapshot keeps them
+//! - `reservation`: what admins keep; `habits`: what finished jobs taught; `event`: every fact; `job`: jobs, arrays and nodes as a snapshot keeps them
 
 mod change;
 mod cluster;
 mod event;
+mod gpu;
+mod habits;
 pub(super) mod job;
+mod reservation;
 pub(super) mod spec;
 mod values;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use muster_model::{
     ArraySpec, Constraint, Dependency, DependencyKind, DependencyTerm, JobId, JobSpec, LaunchSpec,
-    MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, Uid, User,
+    MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish, TopologyWish, Uid,
+    User,
 };
 use muster_proto::store::v1 as rec;
 
@@ -93,6 +94,10 @@ impl Stored for Request {
             contiguous: self.contiguous,
             threads_per_core: self.threads_per_core,
             sockets_per_node: self.sockets_per_node,
+            max_switches: self.topology.switches.map(|wish| wish.count),
+            switch_wait_seconds: self.topology.switches.map_or(0, |wish| wish.max_wait_seconds),
+            segment: self.topology.segment,
+            topology_alone: self.topology.alone,
         }
     }
 
@@ -114,6 +119,13 @@ impl Stored for Request {
             contiguous: r.contiguous,
             threads_per_core: r.threads_per_core,
             sockets_per_node: r.sockets_per_node,
+            topology: TopologyWish {
+                switches: r
+                    .max_switches
+                    .map(|count| SwitchWish { count, max_wait_seconds: r.switch_wait_seconds }),
+                segment: r.segment,
+                alone: r.topology_alone,
+            },
         })
     }
 }

@@ -4,16 +4,16 @@ use muster_core::event::ClearedExit;
 use muster_model::node::Mark;
 use muster_model::{
     Capacity, CpuSet, ExitStatus, GresKind, GresMask, GresRequest, GresScope, Hold, IndexSet,
-    Minutes, NodeId, Outcome, Placement, Slice, TimeLimit, Timestamp, Uid, Usage,
+    NodeId, Outcome, Placement, Seconds, Slice, TimeLimit, Timestamp, Uid, Usage,
 };
 use muster_proto::store::v1 as rec;
 
-use super::{BadRecord, Stored, list, load_list, narrow, need};
+use super::{BadRecord, Stored, list, load_list, maybe, narrow, need};
 
-/// Minutes; -1: unlimited.
+/// Seconds; -1: unlimited.
 pub(in crate::engine) fn limit(limit: TimeLimit) -> i64 {
     match limit {
-        TimeLimit::Limited(minutes) => i64::from(minutes.0),
+        TimeLimit::Limited(seconds) => i64::from(seconds.0),
         TimeLimit::Unlimited => -1,
     }
 }
@@ -22,8 +22,8 @@ pub(in crate::engine) fn load_limit(value: i64) -> Result<TimeLimit, BadRecord> 
     if value == -1 {
         return Ok(TimeLimit::Unlimited);
     }
-    let minutes = u32::try_from(value).map_err(|_| BadRecord::Value { field: "limit", value })?;
-    Ok(TimeLimit::Limited(Minutes(minutes)))
+    let seconds = u32::try_from(value).map_err(|_| BadRecord::Value { field: "limit", value })?;
+    Ok(TimeLimit::Limited(Seconds(seconds)))
 }
 
 pub(in crate::engine) fn load_limit_opt(
@@ -97,6 +97,7 @@ impl Stored for Usage {
             user_cpu_ms: self.user_cpu_ms,
             system_cpu_ms: self.system_cpu_ms,
             max_rss_kib: self.max_rss_kib,
+            gpu: self.gpu.as_ref().map(Stored::store),
         }
     }
 
@@ -105,6 +106,7 @@ impl Stored for Usage {
             user_cpu_ms: r.user_cpu_ms,
             system_cpu_ms: r.system_cpu_ms,
             max_rss_kib: r.max_rss_kib,
+            gpu: maybe(r.gpu)?,
         })
     }
 }

@@ -1,0 +1,36 @@
+//! Steps: `srun` and its kin. They speak with the agents of a job's nodes; the controller is asked
+//! for allocations alone.
+//!
+//! - `srun`, `salloc`, `sattach`, `sbcast`: the commands
+//! - `options`: the table of options; `wish`: what they come to; `names`, `multiprog`: grammars
+//! - `cancel`: `scancel` of a step alone
+//! - `job`: which job; `alloc`: making one; `agents`: the way to its nodes
+//! - `run`: a step from its grant to its end; `course`: what follows from what; `sinks`: where
+//!   output goes; `report`: how tasks ended; `signals`, `terminal`: srun's own
+//! - `variables`: what tasks find in their environment
+
+mod agents;
+mod alloc;
+mod cancel;
+mod course;
+mod job;
+mod multiprog;
+mod names;
+mod options;
+mod report;
+mod run;
+mod salloc;
+mod sattach;
+mod sbcast;
+mod signals;
+mod sinks;
+mod srun;
+mod terminal;
+mod variables;
+mod wish;
+
+pub use cancel::{among, cancel};
+pub use salloc::salloc;
+pub use sattach::sattach;
+pub use sbcast::sbcast;
+pub use srun::srun;

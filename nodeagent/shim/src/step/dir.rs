@@ -1,0 +1,142 @@
+//! A step's directory in the spool.
+//!
+//! ```text
+//! <spool>/steps/<job>.<attempt>.<step>/   0700
+//!     order     what to do
+//!     shim      who does it
+//!     socket    where the asker comes back after the agent's end
+//! ```
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use muster_proto::shim::v1::{ShimRecord, StepOrder, StepShim};
+use prost::Message;
+
+use crate::adopt::is_alive;
+use crate::client::reachable;
+use crate::spool::{PRIVATE, SpoolError, fail};
+
+/// The directory of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDir(PathBuf);
+
+impl StepDir {
+    /// The step's under `spool`.
+    pub fn of(spool: &Path, job: u32, attempt: u32, step: u32) -> Self {
+        Self(spool.join("steps").join(format!("{job}.{attempt}.{step}")))
+    }
+
+    /// A step's directory by its path.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Every step in the spool: job, attempt, step.
+    pub fn list(spool: &Path) -> Vec<(u32, u32, u32, Self)> {
+        let entries = fs::read_dir(spool.join("steps")).into_iter().flatten().flatten();
+        let read = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let mut ids = name.to_str()?.splitn(3, '.').map(str::parse::<u32>);
+            let (job, attempt, step) = (ids.next()?.ok()?, ids.next()?.ok()?, ids.next()?.ok()?);
+            Some((job, attempt, step, Self(entry.path())))
+        };
+        let mut found: Vec<_> = entries.filter_map(read).collect();
+        found.sort_by_key(|(job, attempt, step, _)| (*job, *attempt, *step));
+        found
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes it with its order. A step of this number that was there is an error: numbers are used
+    /// once.
+    pub fn write_order(&self, order: &StepOrder) -> Result<(), SpoolError> {
+        let steps = self.0.parent().unwrap_or(Path::new("."));
+        match DirBuilder::new().mode(0o700).create(steps) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(fail("create", steps)(e));
+            }
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&self.0).map_err(fail("create", &self.0))?;
+        write(&self.0.join("order"), &order.encode_to_vec())
+    }
+
+    pub(crate) fn read_order(&self) -> Result<StepOrder, SpoolError> {
+        read(&self.0.join("order"))
+    }
+
+    pub(crate) fn claim(&self, shim: &StepShim) -> Result<(), SpoolError> {
+        write(&self.0.join("shim"), &shim.encode_to_vec())
+    }
+
+    /// Whether the shim of this step runs.
+    pub fn is_alive(&self) -> bool {
+        read::<StepShim>(&self.0.join("shim")).is_ok_and(|shim| {
+            is_alive(&ShimRecord {
+                pid: shim.pid,
+                start_ticks: shim.start_ticks,
+                boot_id: shim.boot_id,
+                ..ShimRecord::default()
+            })
+        })
+    }
+
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+
+    /// Speaks with the shim.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let path = self.socket_path();
+        let (path, _dir) = reachable(&path)?;
+        UnixStream::connect(path)
+    }
+
+    /// Removes it; one that is gone is as good.
+    pub fn remove(&self) {
+        for name in ["order", "shim", "socket"] {
+            let _ = fs::remove_file(self.0.join(name));
+        }
+        if fs::remove_dir(&self.0).is_err() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Ends the tasks of every step of a slice at once: the job is over here. Where control groups hold
+/// them they are gone already; elsewhere their shims know them by descent.
+pub fn end_steps(spool: &Path, job: u32, attempt: u32) {
+    use muster_proto::v1::{StepInput, TaskSignal, step_input};
+    let signal = TaskSignal { terminate: true, signal: libc::SIGKILL, ..TaskSignal::default() };
+    let message = StepInput { kind: Some(step_input::Kind::Signal(signal)) }.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("some bytes").to_le_bytes();
+    let frame = [&length[..], &message].concat();
+    for (of, which, _, dir) in StepDir::list(spool) {
+        if (of, which) == (job, attempt)
+            && let Ok(mut stream) = dir.connect()
+        {
+            // A shim that hears nothing is ending.
+            let _ = stream.write_all(&frame);
+        }
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(PRIVATE).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(path).map_err(fail("create", path))?;
+    file.write_all(bytes).map_err(fail("write", path))
+}
+
+fn read<M: Message + Default>(path: &Path) -> Result<M, SpoolError> {
+    let bytes = fs::read(path).map_err(fail("read", path))?;
+    M::decode(bytes.as_slice())
+        .map_err(|source| SpoolError::Record { path: path.to_owned(), source })
+}

@@ -1,0 +1,142 @@
+//! The environment of a task: what srun sends for all, then what only this node and this task know.
+
+use muster_proto::shim::v1::StepOrder;
+use muster_proto::v1::{CpuBind, StartStep};
+
+use super::cpus;
+use crate::slice::Host;
+
+/// Names that are set here and nowhere else.
+const OURS: &[&str] = &[
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_GTIDS",
+    "SLURM_TASK_PID",
+    "SLURMD_NODENAME",
+    "SLURM_TOPOLOGY_ADDR",
+    "SLURM_TOPOLOGY_ADDR_PATTERN",
+    "SLURM_CPUS_ON_NODE",
+    "SLURM_GPUS_ON_NODE",
+    "SLURM_STEP_GPUS",
+    "SLURM_CPU_BIND",
+    "SLURM_CPU_BIND_TYPE",
+    "SLURM_CPU_BIND_LIST",
+    "SLURM_CPU_BIND_VERBOSE",
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+    "ENVIRONMENT",
+];
+const VISIBLE: [&str; 4] =
+    ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"];
+
+fn bits(mask: u64) -> impl Iterator<Item = u32> {
+    (0..64u32).filter(move |bit| mask >> bit & 1 == 1)
+}
+
+fn join(numbers: impl Iterator<Item = u32>) -> String {
+    numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// What all tasks of the node share: NAME=VALUE.
+pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<Vec<u8>> {
+    let part = start.part.clone().unwrap_or_default();
+    let inherited = start.environment.split(|byte| *byte == 0).filter(|pair| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        !pair.is_empty() && !OURS.iter().any(|ours| ours.as_bytes() == name)
+    });
+    let mut all: Vec<Vec<u8>> = inherited.map(<[u8]>::to_vec).collect();
+    let mut set = |name: &str, value: &str| all.push(format!("{name}={value}").into_bytes());
+    set("SLURM_NODEID", &part.index.to_string());
+    set("SLURM_GTIDS", &join(part.tasks.iter().copied()));
+    set("SLURMD_NODENAME", &order.node);
+    set("SLURM_TOPOLOGY_ADDR", &order.node);
+    set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
+    set("SLURM_CPUS_ON_NODE", &cpus::list(&part.cpus).len().max(1).to_string());
+    let gpus = gpus(start);
+    if gpus != 0 {
+        set("SLURM_GPUS_ON_NODE", &gpus.count_ones().to_string());
+        set("SLURM_STEP_GPUS", &join(bits(gpus)));
+    }
+    let has = |all: &[Vec<u8>], name: &str| {
+        all.iter()
+            .any(|pair| pair.starts_with(name.as_bytes()) && pair.get(name.len()) == Some(&b'='))
+    };
+    for (name, value) in [("HOSTNAME", host.hostname.as_str()), ("TMPDIR", "/tmp")] {
+        if !has(&all, name) {
+            all.push(format!("{name}={value}").into_bytes());
+        }
+    }
+    all
+}
+
+fn gpus(start: &StartStep) -> u64 {
+    let gres = start.part.iter().flat_map(|p| p.gres.iter());
+    gres.filter(|g| g.kind.as_ref().is_some_and(|k| k.name == "gpu")).fold(0, |m, g| m | g.mask)
+}
+
+/// What one task has of its own.
+pub(super) fn of_task(order: &StepOrder, start: &StartStep, local: usize) -> Vec<(String, String)> {
+    let part = start.part.clone().unwrap_or_default();
+    let rank = part.tasks.get(local).copied().unwrap_or_default();
+    let mut all = vec![
+        ("SLURM_PROCID".to_owned(), rank.to_string()),
+        ("SLURM_LOCALID".to_owned(), local.to_string()),
+    ];
+    if let Some(list) = visible(order, gpus(start), start.gpus_per_task as usize, local) {
+        all.extend(VISIBLE.iter().map(|name| ((*name).to_owned(), list.clone())));
+    }
+    if start.cpu_bind() != CpuBind::Auto
+        && let Some(cpus) = cpus::of_task(start, local).filter(|_| order.bind)
+    {
+        let (mask, verbose) =
+            (cpus::mask(&cpus), if start.cpu_bind_verbose { "verbose" } else { "quiet" });
+        let mut set = |name: &str, value: String| all.push((name.to_owned(), value));
+        set("SLURM_CPU_BIND", format!("{verbose},mask_cpu:{mask}"));
+        set("SLURM_CPU_BIND_TYPE", "mask_cpu:".to_owned());
+        set("SLURM_CPU_BIND_LIST", mask);
+        set("SLURM_CPU_BIND_VERBOSE", verbose.to_owned());
+    }
+    all
+}
+
+/// The GPUs that a task is to see, as libraries count them; `None` where the job has none.
+fn visible(order: &StepOrder, of_step: u64, each: usize, local: usize) -> Option<String> {
+    if order.gpus_of_slice == 0 {
+        return None;
+    }
+    let mine: Vec<u32> = match each {
+        0 => bits(of_step).collect(),
+        each => bits(of_step).skip(local * each).take(each).collect(),
+    };
+    // Under a device filter the driver shows the job's own GPUs alone, counted from 0.
+    let position = |unit: u32| bits(order.gpus_of_slice).position(|other| other == unit);
+    let number = |unit: u32| match order.devices_held {
+        true => position(unit).map_or(unit, |at| at as u32),
+        false => unit,
+    };
+    Some(join(mine.into_iter().map(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_sees_its_own_gpus_as_its_libraries_count_them() {
+        let order = |held| StepOrder {
+            gpus_of_slice: 0b1111_0000,
+            devices_held: held,
+            ..StepOrder::default()
+        };
+        let see = |held, step, each, local| visible(&order(held), step, each, local).unwrap();
+        assert_eq!(see(false, 0b1111_0000, 0, 1), "4,5,6,7");
+        assert_eq!(see(true, 0b1111_0000, 0, 1), "0,1,2,3");
+        assert_eq!(see(true, 0b1100_0000, 1, 1), "3");
+        assert_eq!(see(true, 0b1111_0000, 2, 1), "2,3");
+        assert_eq!(see(true, 0, 0, 0), "", "a step without GPUs sees none");
+        assert_eq!(visible(&StepOrder::default(), 0, 0, 0), None);
+    }
+}

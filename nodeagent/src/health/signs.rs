@@ -1,0 +1,230 @@
+//! What speaks against a GPU, and when it is believed. Pure: looks and times come in.
+//!
+//! A sign must be seen in several looks in a row before it counts, and be gone for as many before
+//! it counts no more: one failed look changes nothing. Signs that tell of damage stay until an
+//! operator says otherwise; signs that tell of a state go with it.
+
+use std::collections::BTreeMap;
+
+/// What speaks against a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sign {
+    /// It fell off the bus.
+    Lost,
+    /// A fatal error of the driver's list.
+    Xid(u64),
+    /// Uncorrected memory errors since the watch began.
+    Ecc,
+    /// No spare row was left for a broken one.
+    RemapFailed,
+    /// A broken row waits for a reset to be replaced.
+    RemapPending,
+    /// Calls on it fail for another reason.
+    Mute,
+    /// A link that was up is down.
+    LinkDown,
+    /// Links count errors again and again.
+    LinkErrors,
+    /// The hardware slows it down because it is too hot.
+    Hot,
+    /// A process that belongs to no job uses it.
+    Foreign,
+    /// A job has ended and left something on it.
+    Left,
+}
+
+impl Sign {
+    /// Looks in a row that must show it, and as many without it until it is over.
+    fn looks(self) -> u32 {
+        match self {
+            Sign::Xid(_) | Sign::Ecc | Sign::Left => 1,
+            Sign::Lost | Sign::RemapFailed | Sign::RemapPending => 2,
+            Sign::Mute | Sign::LinkDown | Sign::LinkErrors | Sign::Foreign => 3,
+            Sign::Hot => 6,
+        }
+    }
+
+    /// Whether it counts until an operator says otherwise.
+    fn stays(self) -> bool {
+        match self {
+            Sign::Lost | Sign::Xid(_) | Sign::Ecc | Sign::RemapFailed => true,
+            Sign::RemapPending
+            | Sign::Mute
+            | Sign::LinkDown
+            | Sign::LinkErrors
+            | Sign::Hot
+            | Sign::Foreign
+            | Sign::Left => false,
+        }
+    }
+}
+
+/// What a driver's error number means for the GPU, after NVIDIA's list of Xid errors; `None`: it
+/// tells of the program that used it, or was mended.
+#[must_use]
+pub fn fatal_xid(number: u64) -> Option<&'static str> {
+    Some(match number {
+        46 => "GPU stopped processing",
+        48 => "double bit ECC error",
+        54 => "auxiliary power is not connected",
+        61 | 62 => "internal micro-controller halt",
+        64 => "row remapping failed",
+        74 => "NVLink error",
+        79 => "GPU has fallen off the bus",
+        92 => "high rate of single bit ECC errors",
+        95 => "uncontained memory error",
+        109 => "context switch timeout",
+        119 | 120 => "GPU system processor does not answer",
+        136 => "link training failed",
+        140 => "unrecovered ECC error",
+        143 => "GPU initialization error",
+        155 | 156 => "NVLink or fabric reset required",
+        _ => return None,
+    })
+}
+
+/// One look at a GPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What it shows now, in words for an admin.
+    pub signs: BTreeMap<Sign, String>,
+    /// Whether it answered: what was not asked is neither there nor gone.
+    pub answered: bool,
+}
+
+/// What one GPU showed so far.
+#[derive(Debug, Clone, Default)]
+pub struct Record(BTreeMap<Sign, Seen>);
+
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    with: u32,
+    without: u32,
+    /// It counts: why, and since when (ms since the epoch).
+    counts: Option<(String, i64)>,
+}
+
+/// What counts against a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub reason: String,
+    pub stays: bool,
+    /// Since when the worst counts, ms since the epoch.
+    pub at: i64,
+}
+
+impl Record {
+    /// Takes in a look.
+    pub fn take(&mut self, look: &Look, now_ms: i64) {
+        for (sign, words) in &look.signs {
+            self.shows(*sign, words, now_ms);
+        }
+        for (sign, seen) in &mut self.0 {
+            // A GPU that does not answer shows only that.
+            let asked = look.answered || matches!(sign, Sign::Lost | Sign::Mute);
+            if look.signs.contains_key(sign) || !asked {
+                continue;
+            }
+            (seen.with, seen.without) = (0, seen.without.saturating_add(1));
+            if !sign.stays() && seen.without >= sign.looks().max(2) {
+                seen.counts = None;
+            }
+        }
+    }
+
+    /// Takes in one sign that is seen now, by a look or because the driver told.
+    pub fn shows(&mut self, sign: Sign, words: &str, now_ms: i64) {
+        let seen = self.0.entry(sign).or_default();
+        (seen.with, seen.without) = (seen.with.saturating_add(1), 0);
+        if seen.with >= sign.looks() && seen.counts.is_none() {
+            seen.counts = Some((words.to_owned(), now_ms));
+        }
+    }
+
+    /// Whether this sign counts.
+    #[must_use]
+    pub fn counts(&self, sign: Sign) -> bool {
+        self.0.get(&sign).is_some_and(|seen| seen.counts.is_some())
+    }
+
+    /// What counts against it, the worst first in words; `None`: it is well.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        let counts = |(sign, seen): (&Sign, &Seen)| Some((sign.stays(), seen.counts.clone()?));
+        let mut all: Vec<(bool, (String, i64))> = self.0.iter().filter_map(counts).collect();
+        all.sort_by_key(|(stays, _)| !stays);
+        let stays = all.first()?.0;
+        let at = all.iter().filter(|(s, _)| *s == stays).map(|(_, (_, at))| *at).max()?;
+        let words: Vec<&str> = all.iter().map(|(_, (words, _))| words.as_str()).collect();
+        Some(Fault { reason: words.join("; "), stays, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(signs: &[Sign]) -> Look {
+        let signs = signs.iter().map(|sign| (*sign, format!("{sign:?}"))).collect();
+        Look { signs, answered: true }
+    }
+
+    /// Each look in turn, and what counts after it.
+    #[track_caller]
+    fn check(looks: &[(&[Sign], Option<&str>)]) {
+        let mut record = Record::default();
+        for (at, (signs, reason)) in looks.iter().enumerate() {
+            record.take(&look(signs), at as i64);
+            assert_eq!(record.fault().map(|f| f.reason).as_deref(), *reason, "look {at}");
+        }
+    }
+
+    #[test]
+    fn one_look_changes_nothing_in_either_direction() {
+        check(&[
+            (&[Sign::Lost], None),
+            (&[], None),
+            (&[Sign::LinkDown], None),
+            (&[Sign::LinkDown], None),
+            (&[], None),
+            (&[Sign::LinkDown], None),
+            (&[Sign::LinkDown], None),
+            (&[Sign::LinkDown], Some("LinkDown")),
+            (&[], Some("LinkDown")),
+            (&[], Some("LinkDown")),
+            (&[], None),
+        ]);
+    }
+
+    #[test]
+    fn damage_stays_and_a_state_goes() {
+        check(&[
+            (&[Sign::Lost], None),
+            (&[Sign::Lost], Some("Lost")),
+            (&[Sign::RemapPending], Some("Lost")),
+            (&[Sign::RemapPending], Some("Lost; RemapPending")),
+            (&[], Some("Lost; RemapPending")),
+            (&[], Some("Lost")),
+            (&[], Some("Lost")),
+        ]);
+    }
+
+    #[test]
+    fn what_a_mute_gpu_does_not_tell_is_neither_there_nor_gone() {
+        let mut record = Record::default();
+        record.take(&look(&[Sign::Left]), 1);
+        let mute = Look { signs: [(Sign::Mute, "mute".into())].into(), answered: false };
+        (0..5).for_each(|at| record.take(&mute, at));
+        let fault = record.fault().expect("it counts");
+        assert!(fault.reason.contains("Left") && fault.reason.contains("mute"), "{fault:?}");
+        assert!(!fault.stays);
+    }
+
+    #[test]
+    fn errors_of_programs_are_not_the_gpus() {
+        for xid in [13, 31, 43, 45, 63, 68, 69, 94] {
+            assert_eq!(fatal_xid(xid), None, "{xid}");
+        }
+        assert_eq!(fatal_xid(79), Some("GPU has fallen off the bus"));
+    }
+}

@@ -1,0 +1,84 @@
+//! Steps: `srun` and its kin on this node. The agent of a job's first node keeps the table of the
+//! job's steps (their numbers, what they hold, who waits); the agent of every node runs its part of
+//! each. The controller has no hand in a step: it hears how they went.
+//!
+//! Knows who asks by the connection alone, and serves only the job's user and root.
+//!
+//! - `slice`: what the spool says of the job here
+//! - `place`: which tasks go where, pure; `table`: the steps of the jobs that begin here, pure;
+//!   `journal`: the table over the agent's end
+//! - `head`: the table's edge: who opens, waits, comes back, lets go
+//! - `part`: this node's part of a step; `frames`: speech with its shim
+//! - `service`: the calls
+
+mod frames;
+mod head;
+mod journal;
+mod part;
+pub mod place;
+mod service;
+mod slice;
+mod table;
+
+use std::sync::Arc;
+
+use muster_proto::v1::Step;
+use muster_proto::v1::steps_server::StepsServer;
+use muster_shim::StepLauncher;
+
+use crate::jobs::edge::Edge;
+use head::Head;
+
+/// An order with thousands of command lines, in bytes.
+const MESSAGE_BYTES: usize = 32 << 20;
+
+/// The steps of this node. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Steps(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    edge: Arc<Edge>,
+    launcher: StepLauncher,
+    head: Arc<Head>,
+}
+
+impl Steps {
+    /// With nothing running yet; what runs from before is found when somebody asks.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>, launcher: StepLauncher) -> Steps {
+        let head = Arc::new(Head::new(edge.spool.clone()));
+        Steps(Arc::new(Inner { edge, launcher, head }))
+    }
+
+    /// The service, for the agent's socket.
+    #[must_use]
+    pub fn server(&self) -> StepsServer<Steps> {
+        StepsServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Whether there are steps to tell the controller of.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.0.head.has_news()
+    }
+
+    /// The latest word of so many steps, at most. `None`: there is no news.
+    #[must_use]
+    pub fn news(&self, most: usize) -> Option<Vec<Step>> {
+        self.0.head.news(most)
+    }
+
+    /// What could not be told stays news.
+    pub fn give_back(&self, steps: Vec<Step>) {
+        self.0.head.give_back(steps);
+    }
+
+    /// A new session has begun: the controller knows nothing yet.
+    pub fn tell_again(&self) {
+        let head = self.0.head.clone();
+        tokio::task::spawn_blocking(move || head.tell_again());
+    }
+}

@@ -1,0 +1,140 @@
+//! The calls, and who may make them.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use muster_proto::v1::steps_server::Steps as Calls;
+use muster_proto::v1::{
+    CloseStepReply, CloseStepRequest, DescribeReply, DescribeRequest, ListStepsReply,
+    ListStepsRequest, OpenStepRequest, ReleaseReply, ReleaseRequest, SignalStepReply,
+    SignalStepRequest, StepInput, StepNews, StepOutput,
+};
+use muster_shim::{ShimClient, SliceDir};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Steps;
+use super::head::{about, missing};
+use super::part::{UNDER_WAY, admit};
+use super::slice::Slice;
+use crate::jobs::edge::chain;
+
+/// The kernel's word for who is at the other end.
+fn caller<T>(request: &Request<T>) -> Result<u32, Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    peer.map(|peer| peer.uid()).ok_or_else(|| Status::unauthenticated("the kernel names no peer"))
+}
+
+impl Steps {
+    async fn of(&self, job: u32, uid: u32) -> Result<Slice, Status> {
+        let node = &self.0.edge.node;
+        let slice = self.find(job, None).await.map_err(|why| missing(node, job, &why))?;
+        admit(&slice, uid)?;
+        Ok(slice)
+    }
+}
+
+#[tonic::async_trait]
+impl Calls for Steps {
+    type OpenStream = Pin<Box<dyn Stream<Item = Result<StepNews, Status>> + Send>>;
+    type RunStream = ReceiverStream<Result<StepOutput, Status>>;
+
+    async fn open(
+        &self,
+        request: Request<OpenStepRequest>,
+    ) -> Result<Response<Self::OpenStream>, Status> {
+        let uid = caller(&request)?;
+        let request = request.into_inner();
+        let slice = self.of(request.job, uid).await?;
+        let asker = self.0.head.open(&slice, request, uid)?;
+        Ok(Response::new(Box::pin(asker)))
+    }
+
+    async fn close(
+        &self,
+        request: Request<CloseStepRequest>,
+    ) -> Result<Response<CloseStepReply>, Status> {
+        let uid = caller(&request)?;
+        let request = request.into_inner();
+        let slice = self.of(request.job, uid).await?;
+        self.0.head.close(&slice, &request);
+        Ok(Response::new(CloseStepReply {}))
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListStepsRequest>,
+    ) -> Result<Response<ListStepsReply>, Status> {
+        let uid = caller(&request)?;
+        let request = request.into_inner();
+        let slice = self.of(request.job, uid).await?;
+        let steps = self.0.head.list(&slice, request.ended);
+        Ok(Response::new(ListStepsReply { steps }))
+    }
+
+    async fn signal(
+        &self,
+        request: Request<SignalStepRequest>,
+    ) -> Result<Response<SignalStepReply>, Status> {
+        let uid = caller(&request)?;
+        let request = request.into_inner();
+        let slice = self.of(request.job, uid).await?;
+        match self.0.head.signal(&slice, request.step, request.signal) {
+            true => Ok(Response::new(SignalStepReply {})),
+            false => Err(Status::not_found(format!(
+                "step {}.{} does not run, or its srun is away",
+                request.job, request.step
+            ))),
+        }
+    }
+
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeReply>, Status> {
+        let uid = caller(&request)?;
+        let slice = self.of(request.into_inner().job, uid).await?;
+        Ok(Response::new(about(&slice)))
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseReply>, Status> {
+        let uid = caller(&request)?;
+        let request = request.into_inner();
+        let slice = self.of(request.job, uid).await?;
+        let spool = self.0.edge.spool.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let dir = SliceDir::of(&spool, slice.key.job, slice.key.attempt);
+            ShimClient::connect(&dir)?.release(request.code)
+        });
+        match asked.await.expect("a question to a shim does not panic") {
+            Ok(_) => Ok(Response::new(ReleaseReply {})),
+            Err(fault) => Err(Status::unavailable(chain(&fault))),
+        }
+    }
+
+    async fn run(
+        &self,
+        request: Request<Streaming<StepInput>>,
+    ) -> Result<Response<Self::RunStream>, Status> {
+        let uid = caller(&request)?;
+        let mut asked = request.into_inner();
+        let (out, answers) = mpsc::channel(UNDER_WAY);
+        let steps = self.clone();
+        tokio::spawn(async move {
+            let served = match asked.message().await {
+                Ok(Some(first)) => steps.serve(uid, first, asked, out.clone()).await,
+                Ok(None) => Ok(()),
+                Err(status) => Err(status),
+            };
+            if let Err(status) = served {
+                let _ = out.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}

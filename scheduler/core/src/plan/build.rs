@@ -1,0 +1,84 @@
+//! The exact CPUs and units of a start, from what is free on its nodes.
+
+use muster_model::{GresKind, GresMask, Slice};
+
+use crate::state::{Facts, Row, Wiring};
+
+use super::ask::Ask;
+use super::ground::Part;
+use super::units;
+use super::view::ViewNode;
+
+/// The slice of one part; `None`: the units that are free do not serve it, though there are enough.
+#[must_use]
+pub(super) fn slice(ask: &Ask, part: &Part, node: &ViewNode, free: &Row) -> Option<Slice> {
+    let (facts, wiring) = (&*node.facts, node.wiring.as_deref());
+    let whole = &facts.whole;
+    let need = ask.need(part.tasks, &part.shares, whole.cpus.len(), whole.memory_mib);
+    if need.cpus > free.cpus.len() || need.memory_mib > free.memory_mib {
+        return None;
+    }
+    let gres = match ask.exclusive {
+        true => everything(facts, free),
+        false => pick_units(&need.gres, free, facts, wiring)?,
+    };
+    let gpus = gres.iter().filter(|g| &*g.kind.name == "gpu").fold(0, |all, g| all | g.mask);
+    let near = wiring.map_or_else(Vec::new, |w| units::near(w.table.links(), gpus, &w.numa));
+    Some(Slice {
+        node: part.node,
+        cpus: units::pick_cpus(&free.cpus, need.cpus, &near, facts.threads_per_core),
+        memory_mib: need.memory_mib,
+        gres,
+        tasks: part.tasks,
+    })
+}
+
+/// All that is in service: nobody else is there.
+fn everything(facts: &Facts, free: &Row) -> Vec<GresMask> {
+    let units = facts.slots.iter().zip(&free.gres).filter(|(_, u)| u.count > 0);
+    units.map(|(s, u)| GresMask { kind: s.kind.clone(), mask: u.mask, count: u.count }).collect()
+}
+
+/// The best free units that serve these wishes; wishes for a type choose before those for any.
+fn pick_units(
+    wants: &[(GresKind, u64)],
+    free: &Row,
+    facts: &Facts,
+    wiring: Option<&Wiring>,
+) -> Option<Vec<GresMask>> {
+    let mut left = free.gres.clone();
+    let mut taken: Vec<(u64, u64)> = vec![(0, 0); left.len()];
+    let typed = wants.iter().filter(|(kind, _)| kind.of.is_some());
+    let untyped = wants.iter().filter(|(kind, _)| kind.of.is_none());
+    for (kind, count) in typed.chain(untyped) {
+        let serving: Vec<usize> =
+            (0..left.len()).filter(|i| facts.slots[*i].kind.satisfies(kind)).collect();
+        let mut wanted = *count;
+        // One type that has enough is better than a mixture.
+        let alone = serving.iter().copied().find(|i| left[*i].count >= wanted);
+        for i in alone.into_iter().chain(serving) {
+            let n = wanted.min(left[i].count);
+            if n == 0 {
+                continue;
+            }
+            let mask = match facts.slots[i].named {
+                true => {
+                    let gpu = &*facts.slots[i].kind.name == "gpu";
+                    let table = wiring.filter(|_| gpu).map(|w| &w.table);
+                    units::choose(table, left[i].mask, u32::try_from(n).ok()?)?
+                }
+                false => 0,
+            };
+            left[i].mask &= !mask;
+            left[i].count -= n;
+            taken[i].0 |= mask;
+            taken[i].1 += n;
+            wanted -= n;
+        }
+        if wanted > 0 {
+            return None;
+        }
+    }
+    let held = facts.slots.iter().zip(taken).filter(|(_, (_, count))| *count > 0);
+    Some(held.map(|(s, (mask, count))| GresMask { kind: s.kind.clone(), mask, count }).collect())
+}

@@ -1,0 +1,124 @@
+//! The calendar against a plain list of who takes what when.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NODES: usize = 5;
+const AXES: usize = 5;
+/// Seats, CPUs, memory, and two kinds: few units, and many.
+const MOST: [u32; AXES] = [ALL_SEATS, 24, 64 << 10, 8, 100];
+
+/// Amounts of one node, from one time to another.
+#[derive(Debug, Clone)]
+struct Hold {
+    node: u32,
+    amounts: Vec<(usize, u32)>,
+    from: i64,
+    until: i64,
+}
+
+fn amounts() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    (0u32..3, 0u32..9, 0u32..20_000, 0u32..3, 0u32..40).prop_map(
+        |(seats, cpus, memory, few, many)| {
+            vec![(0, seats), (1, cpus), (2, memory), (3, few), (4, many)]
+        },
+    )
+}
+
+fn holds() -> impl Strategy<Value = Vec<Hold>> {
+    let hold = (0..NODES as u32, amounts(), 1i64..50, 1i64..50);
+    let hold = hold.prop_map(|(node, amounts, from, length)| Hold {
+        node,
+        amounts,
+        from,
+        until: from + length,
+    });
+    prop::collection::vec(hold, 0..12)
+}
+
+/// What the holds leave of a node at a time; `None`: they are too many.
+fn left(running: &[Hold], later: &[Hold], node: u32, at: i64) -> Option<Vec<u32>> {
+    let mut free: Vec<i64> = MOST.iter().map(|n| i64::from(*n)).collect();
+    let now = |hold: &&Hold| hold.node == node && at < hold.until;
+    let then = |hold: &&Hold| hold.node == node && hold.from <= at && at < hold.until;
+    for hold in running.iter().filter(now).chain(later.iter().filter(then)) {
+        hold.amounts.iter().for_each(|(axis, n)| free[*axis] -= i64::from(*n));
+    }
+    free.into_iter().map(|n| u32::try_from(n).ok()).collect()
+}
+
+proptest! {
+    #[test]
+    fn it_knows_what_a_plain_list_knows(
+        running in holds(),
+        later in holds(),
+        need in amounts(),
+        windows in prop::collection::vec((0usize..40, 1i64..60), 1..10),
+    ) {
+        let running: Vec<Hold> = running.into_iter().map(|h| Hold { from: 0, ..h }).collect();
+        let fits = |all: &[Hold], later: &[Hold]| {
+            (0..NODES as u32).all(|n| (0..120).all(|at| left(all, later, n, at).is_some()))
+        };
+        prop_assume!(fits(&running, &[]));
+        let start = |node| left(&running, &[], node, 0).expect("checked");
+        let free: Vec<u32> = (0..NODES as u32).flat_map(start).collect();
+        let mut calendar = Calendar::new(Timestamp(0), AXES, free, &MOST, Vec::new());
+        let ending = |h: &Hold| Ending {
+            end: Timestamp(h.until),
+            node: NodeId(h.node),
+            amounts: h.amounts.clone(),
+        };
+        calendar.extend(running.iter().map(ending).collect(), &[]);
+        let mut taken: Vec<Hold> = Vec::new();
+        for hold in &later {
+            let mut more = taken.clone();
+            more.push(hold.clone());
+            if !fits(&running, &more) {
+                continue;
+            }
+            taken = more;
+            let from = calendar.cut(Timestamp(hold.from));
+            let to = calendar.cut(Timestamp(hold.until));
+            calendar.take(NodeId(hold.node), &hold.amounts, from, to);
+        }
+        // What is given back leaves no trace but a cut.
+        if let Some(hold) = taken.pop() {
+            let from = calendar.cut(Timestamp(hold.from));
+            let to = calendar.cut(Timestamp(hold.until));
+            calendar.give(NodeId(hold.node), &hold.amounts, from, to);
+        }
+        for (slot, length) in windows {
+            let slot = slot % calendar.slots();
+            let start = calendar.start(slot).0;
+            let to = calendar.end_slot(slot, Some(Timestamp(start + length)));
+            let holds = |node: u32| {
+                (start..start + length).all(|at| {
+                    let free = left(&running, &taken, node, at).expect("checked");
+                    need.iter().all(|(axis, n)| free[*axis] >= *n)
+                })
+            };
+            let mut nodes = NodeSet::full(NODES);
+            let kept = calendar.keep_fitting(&need, slot, to, 0, &mut nodes, &mut 1_000_000);
+            let exact = kept.expect("no number of nodes was asked for");
+            for node in 0..NODES as u32 {
+                let told = calendar.has_throughout(slot, to, NodeId(node), &need);
+                prop_assert_eq!(told, holds(node), "node {} from {} for {}", node, start, length);
+                let likely = nodes.contains(NodeId(node));
+                prop_assert!(likely >= told, "a node that fits is likely");
+                prop_assert!(!exact || likely == told, "an exact answer is exact");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_many_ends_cuts_are_finer_near_now_and_never_early() {
+    let ends: Vec<Timestamp> = (1..5000).map(|n| Timestamp(n * 1000)).collect();
+    let cuts = cuts(&ends, Timestamp(0), 50);
+    assert!(cuts.len() <= 50 && cuts.len() > 20, "{}", cuts.len());
+    assert_eq!(cuts.last(), ends.last());
+    let gaps: Vec<i64> = cuts.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(gaps.first() < gaps.last());
+    assert_eq!(super::cuts(&ends[..40], Timestamp(0), 50), &ends[..40], "few are exact");
+}

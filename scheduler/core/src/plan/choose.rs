@@ -1,0 +1,119 @@
+//! Which of the nodes that fit: for a job on one node the one where it breaks up least, for a
+//! gang those that lie together.
+
+use muster_model::NodeId;
+
+use super::axes::{Amounts, CPUS};
+use super::calendar::Calendar;
+use super::ground::Ground;
+use super::nodeset::NodeSet;
+use super::policy::Packing;
+use super::topology;
+
+/// So many nodes with this much each, from a slot on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) nodes: usize,
+    pub(super) need: &'a Amounts,
+    pub(super) slot: usize,
+    /// What the job wants of the network; `None`: nothing, and there is none to speak of.
+    pub(super) network: Option<topology::Wish<'a>>,
+}
+
+/// Nodes compared one by one at most, when many have equally many GPUs left.
+const COMPARED: usize = 64;
+
+/// Chooses among nodes that are likely to fit, those that do. In rank order.
+#[must_use]
+pub(super) fn nodes(
+    ground: &Ground<'_>,
+    calendar: &Calendar,
+    wish: &Wish<'_>,
+    mut likely: NodeSet,
+    fits: &mut dyn FnMut(NodeId) -> bool,
+) -> Option<Vec<NodeId>> {
+    if let Some(network) = &wish.network {
+        let unfit: Vec<NodeId> = likely.iter().filter(|node| !fits(*node)).collect();
+        unfit.into_iter().for_each(|node| likely.remove(node));
+        return topology::choose(&ground.view.topology, &likely, wish.nodes, network).ok();
+    }
+    let mut chosen: Vec<NodeId> = Vec::with_capacity(wish.nodes);
+    for class in &ground.classes {
+        let mut nodes = likely.clone();
+        if ground.classes.len() > 1 {
+            nodes.and_with(class);
+        }
+        take(ground, calendar, wish, nodes, fits, &mut chosen);
+        if chosen.len() >= wish.nodes {
+            chosen.sort_unstable();
+            return Some(chosen);
+        }
+    }
+    None
+}
+
+/// Adds nodes of one weight class, the best first, until there are enough.
+fn take(
+    ground: &Ground<'_>,
+    calendar: &Calendar,
+    wish: &Wish<'_>,
+    nodes: NodeSet,
+    fits: &mut dyn FnMut(NodeId) -> bool,
+    chosen: &mut Vec<NodeId>,
+) {
+    let wanted = wish.nodes - chosen.len();
+    let packing = ground.packing;
+    let gpu = ground.axes.name("gpu").filter(|_| packing != Packing::FirstFit);
+    let Some(gpu) = gpu else {
+        return best(calendar, wish.slot, packing, &nodes, wanted, fits, chosen);
+    };
+    // Buckets of nodes with equally many GPUs free, the tightest (or the emptiest) first.
+    let least = super::axes::amount_on(wish.need, gpu);
+    let levels: Vec<u32> = match packing {
+        Packing::Spread => (least..=ground.most[gpu]).rev().collect(),
+        Packing::BestFit | Packing::FirstFit => (least..=ground.most[gpu]).collect(),
+    };
+    let goal = chosen.len() + wanted;
+    let at_least = |level: u32| {
+        let mut set = nodes.clone();
+        calendar.keep_with(wish.slot, gpu, level, &mut set);
+        set
+    };
+    for level in levels {
+        let mut bucket = at_least(level);
+        if bucket.is_empty() {
+            continue;
+        }
+        bucket.and_not_with(&at_least(level + 1));
+        best(calendar, wish.slot, packing, &bucket, goal - chosen.len(), fits, chosen);
+        if chosen.len() >= goal {
+            return;
+        }
+    }
+}
+
+/// Up to `wanted` nodes of a set that fit; of a single one, where it leaves the fewest CPUs (or,
+/// to spread, the most).
+fn best(
+    calendar: &Calendar,
+    slot: usize,
+    packing: Packing,
+    nodes: &NodeSet,
+    wanted: usize,
+    fits: &mut dyn FnMut(NodeId) -> bool,
+    chosen: &mut Vec<NodeId>,
+) {
+    let free = |node: NodeId| calendar.free(slot, node)[CPUS];
+    let mut fitting = nodes.iter().filter(|node| fits(*node));
+    match packing {
+        Packing::BestFit if wanted == 1 => {
+            chosen.extend(fitting.take(COMPARED).min_by_key(|n| (free(*n), *n)));
+        }
+        Packing::Spread if wanted == 1 => {
+            chosen.extend(fitting.take(COMPARED).max_by_key(|n| (free(*n), std::cmp::Reverse(*n))));
+        }
+        Packing::BestFit | Packing::Spread | Packing::FirstFit => {
+            chosen.extend(fitting.by_ref().take(wanted));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether a request could be served by nodes that nobody uses: asked at every submission of a
+//! new kind.
+
+use muster_model::NodeId;
+
+use crate::state::{Facts, Node};
+
+use super::axes::{Amounts, Axes};
+use super::demand::Demand;
+use super::gather::{Rooms, gather};
+
+/// Nodes that nobody uses.
+struct Empty<'a> {
+    nodes: &'a [Node],
+    axes: &'a Axes,
+}
+
+/// Of these members, those that could be part of it as far as their nature goes.
+pub fn candidates<'a>(
+    demand: &'a Demand,
+    nodes: &'a [Node],
+    members: &'a [NodeId],
+) -> impl Iterator<Item = NodeId> + 'a {
+    members.iter().copied().filter(|id| demand.admits(&nodes[id.0 as usize].facts))
+}
+
+/// Whether these members could serve all of it. An even distribution is looked for first, and no
+/// further than until there are enough nodes for it.
+#[must_use]
+pub fn could_serve(demand: &Demand, axes: &Axes, nodes: &[Node], members: &[NodeId]) -> bool {
+    let mut amounts = Amounts::new();
+    let mut holds = |tasks: u32, shares: &[u64], node: NodeId| {
+        let whole = axes.whole(node);
+        demand.amounts(tasks, shares, whole, &mut amounts);
+        amounts.iter().all(|(axis, n)| whole[*axis] >= *n)
+    };
+    if let Some(uniform) = demand.uniform() {
+        let enough = uniform.nodes as usize;
+        let fits = |node: &NodeId| holds(uniform.tasks, &uniform.shares, *node);
+        if candidates(demand, nodes, members).filter(fits).take(enough).count() == enough {
+            return true;
+        }
+        if uniform.only {
+            return false;
+        }
+    }
+    let all: Vec<NodeId> = candidates(demand, nodes, members).collect();
+    let caps = gather(demand, &all, &mut Empty { nodes, axes }, &mut u64::MAX.clone());
+    caps.is_some_and(|caps| caps.iter().all(|cap| holds(cap.tasks, &cap.shares, cap.node)))
+}
+
+impl Rooms for Empty<'_> {
+    fn free(&mut self, node: NodeId) -> Option<&[u32]> {
+        Some(self.axes.whole(node))
+    }
+    fn whole(&self, node: NodeId) -> &[u32] {
+        self.axes.whole(node)
+    }
+    fn facts(&self, node: NodeId) -> &Facts {
+        &self.nodes[node.0 as usize].facts
+    }
+}

@@ -1,0 +1,505 @@
+//! The ground of a pass: the nodes of a view on the axes, the calendar over them, and the search
+//! for a place in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_model::{NodeId, Timestamp};
+
+use crate::state::Facts;
+
+use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
+use super::calendar::{Calendar, Fuel};
+use super::choose::{self, Wish};
+use super::demand::{Demand, Uniform};
+use super::gather::{Rooms, gather};
+use super::nodeset::NodeSet;
+use super::policy::Packing;
+use super::topology;
+use super::view::View;
+
+/// Nodes, counted.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    pub view: &'a View,
+    pub axes: Arc<Axes>,
+    pub calendar: Calendar,
+    /// Nodes of equal weight, the lightest first.
+    pub classes: Vec<NodeSet>,
+    pub packing: Packing,
+    /// The most that a node has, by axis.
+    pub most: Vec<u32>,
+    /// Nodes that nobody further down the queue may have.
+    pub closed: NodeSet,
+}
+
+/// What a group asks of the nodes, and how far its search came.
+#[derive(Debug)]
+pub struct Query {
+    pub demand: Demand,
+    /// Nodes in service that could be part of it as far as their nature goes.
+    pub base: Arc<NodeSet>,
+    uniform: Option<(Uniform, Amounts)>,
+    /// The least that a node must have to take any part.
+    least: Amounts,
+    /// Nodes of `base` are asked for different amounts.
+    uneven: bool,
+    /// By their place in the calendar's list.
+    pub licenses: Vec<(usize, u32)>,
+    /// Runs of this length or longer do not fit now; milliseconds.
+    pub fails_now: Option<i64>,
+    /// Runs of this length or longer do not fit before this time.
+    pub not_before: Option<(i64, Timestamp)>,
+    /// Since when its first job waits: a wish for few switches lapses.
+    pub eligible_at: Timestamp,
+    /// Whether it could be served if nobody ran anything.
+    pub possible: Option<bool>,
+    /// The partition's reservation windows in which nodes are closed to it, or its own.
+    pub closures: Vec<Closure>,
+}
+
+/// Nodes that are closed for a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closure {
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub nodes: NodeSet,
+}
+
+/// One node's part of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    pub node: NodeId,
+    pub tasks: u32,
+    /// Parallel to `Ask::job_gres`.
+    pub shares: Vec<u64>,
+    /// What it takes, by axis.
+    pub amounts: Amounts,
+}
+
+impl Part {
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        super::axes::amount_on(&self.amounts, super::axes::CPUS)
+    }
+}
+
+/// A run of this length, milliseconds; this is "for ever".
+pub const FOREVER: i64 = i64::MAX;
+
+/// The end of a run.
+#[must_use]
+pub fn end_of(start: Timestamp, length: i64) -> Option<Timestamp> {
+    (length != FOREVER).then(|| Timestamp(start.0.saturating_add(length)))
+}
+
+impl Query {
+    /// The query of a demand; `base` holds the nodes that could serve it.
+    #[must_use]
+    pub fn new(
+        demand: Demand,
+        base: Arc<NodeSet>,
+        licenses: Vec<(usize, u32)>,
+        closures: Vec<Closure>,
+        eligible_at: Timestamp,
+        ground: &Ground<'_>,
+    ) -> Self {
+        let axes = ground.axes.len();
+        let mut smallest = vec![u32::MAX; axes];
+        let mut uneven = false;
+        if demand.follows_node() {
+            let mut first: Option<&[u32]> = None;
+            for node in base.iter() {
+                let whole = ground.whole_of(node);
+                uneven |= *first.get_or_insert(whole) != whole;
+                smallest.iter_mut().zip(whole).for_each(|(least, n)| *least = (*least).min(*n));
+            }
+        }
+        if !demand.follows_node() || smallest.first() == Some(&u32::MAX) {
+            smallest = vec![0; axes];
+        }
+        let mut least = Amounts::new();
+        let ones = vec![1; demand.ask.job_gres.len()];
+        let tasks = match (demand.ask.tasks, demand.ask.tasks_per_node) {
+            (None, Some(per_node)) => per_node,
+            (Some(_), _) | (None, None) => 1,
+        };
+        demand.amounts(tasks, &ones, &smallest, &mut least);
+        let uniform = demand.uniform().map(|uniform| {
+            let mut need = Amounts::new();
+            demand.amounts(uniform.tasks, &uniform.shares, &smallest, &mut need);
+            (uniform, need)
+        });
+        Query {
+            demand,
+            base,
+            uniform,
+            least,
+            uneven,
+            licenses,
+            fails_now: None,
+            not_before: None,
+            eligible_at,
+            possible: None,
+            closures,
+        }
+    }
+}
+
+impl Ground<'_> {
+    #[must_use]
+    pub fn whole_of(&self, node: NodeId) -> &[u32] {
+        self.axes.whole(node)
+    }
+
+    /// A place for a run of `length` that begins with a slot. `Err`: the first later slot with
+    /// which one might begin.
+    pub fn place(
+        &self,
+        query: &Query,
+        slot: usize,
+        length: i64,
+        fuel: &mut Fuel,
+    ) -> Result<Vec<Part>, usize> {
+        let calendar = &self.calendar;
+
+        let start = calendar.start(slot);
+        let until = end_of(start, length);
+        let to = calendar.end_slot(slot, until);
+        if let Some(short) = calendar.short_of_licenses(&query.licenses, slot, to) {
+            return Err(short + 1);
+        }
+        let mut nodes = NodeSet::clone(&query.base);
+        nodes.and_not_with(&self.closed);
+        let meets = |c: &&Closure| until.is_none_or(|until| c.from < until) && c.until > start;
+        for closure in query.closures.iter().filter(meets) {
+            nodes.and_not_with(&closure.nodes);
+        }
+        if let Some((uniform, need)) = &query.uniform {
+            let found = self.uniform(query, uniform, need, (slot, to), &nodes, fuel);
+            match found {
+                Ok(parts) => return Ok(parts),
+                Err(next) if uniform.only => return Err(next),
+                Err(_) => {}
+            }
+        }
+        self.uneven(query, (slot, to), nodes, fuel)
+    }
+
+    /// Whether a query could be served if nobody ran anything.
+    pub fn possible(&self, query: &Query, fuel: &mut Fuel) -> bool {
+        if let Some((uniform, _)) = &query.uniform {
+            let mut amounts = Amounts::new();
+            let mut found = 0;
+            for (size, nodes) in self.axes.sizes() {
+                *fuel = fuel.saturating_sub(1);
+                query.demand.amounts(uniform.tasks, &uniform.shares, size, &mut amounts);
+                if amounts.iter().all(|(axis, n)| size[*axis] >= *n) {
+                    found += query.base.count_common(nodes);
+                }
+                if found >= uniform.nodes as usize {
+                    return true;
+                }
+            }
+            if uniform.only {
+                return false;
+            }
+        }
+        let mut rooms = Whole { view: self.view, axes: &self.axes };
+        let candidates: Vec<NodeId> = query.base.iter().collect();
+        gather(&query.demand, &candidates, &mut rooms, fuel).is_some()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn uniform(
+        &self,
+        query: &Query,
+        uniform: &Uniform,
+        need: &Amounts,
+        (slot, to): (usize, usize),
+        base: &NodeSet,
+        fuel: &mut Fuel,
+    ) -> Result<Vec<Part>, usize> {
+        let calendar = &self.calendar;
+        let enough = uniform.nodes as usize;
+        let mut nodes = base.clone();
+        let kept = calendar.keep_fitting(need, slot, to, enough, &mut nodes, fuel);
+        let exact = match kept {
+            Ok(exact) => exact && !query.uneven,
+            Err(short) => return Err(self.next_after(need, slot, short, enough, base)),
+        };
+        let mut amounts = Amounts::new();
+        let mut looked = 0;
+        let mut fits = |node: NodeId| {
+            if exact {
+                return true;
+            }
+            looked += 1;
+            if !query.uneven {
+                return calendar.has_throughout(slot, to, node, need);
+            }
+            let whole = self.whole_of(node);
+            query.demand.amounts(uniform.tasks, &uniform.shares, whole, &mut amounts);
+            calendar.has_throughout(slot, to, node, &amounts)
+        };
+        let idle = self.idle(query, slot, to);
+        let network = self.network(query, calendar.start(slot), enough, idle.as_ref());
+        let wish = Wish { nodes: enough, need, slot, network };
+        let chosen = choose::nodes(self, calendar, &wish, nodes, &mut fits);
+        *fuel = fuel.saturating_sub(looked);
+        let chosen = chosen.ok_or(slot + 1)?;
+        let mates = self.mates(query, &chosen);
+        let part = |node: NodeId| {
+            let whole = self.whole_of(node);
+            query.demand.amounts(uniform.tasks, &uniform.shares, whole, &mut amounts);
+            let taken = query.demand.takes(&amounts, &self.axes, whole, calendar.free(slot, node));
+            Part { node, tasks: uniform.tasks, shares: uniform.shares.clone(), amounts: taken }
+        };
+        Ok(chosen.into_iter().map(part).chain(mates).collect())
+    }
+
+    /// What a job wants of the network at a time. A gang lies together wherever there is a network.
+    fn network<'b>(
+        &self,
+        query: &Query,
+        at: Timestamp,
+        nodes: usize,
+        idle: Option<&'b NodeSet>,
+    ) -> Option<topology::Wish<'b>> {
+        let ask = &query.demand.ask;
+        let switches = ask.switches.filter(|wish| {
+            let lapses = query.eligible_at.plus_seconds(i64::from(wish.max_wait_seconds));
+            at < lapses
+        });
+        let plain = switches.is_none() && ask.segment.is_none() && !ask.alone;
+        if plain && (nodes == 1 || self.view.topology.is_empty()) {
+            return None;
+        }
+        Some(topology::Wish {
+            switches: switches.map(|wish| wish.count),
+            segment: ask.segment,
+            alone: idle,
+            required: &[],
+            weights: &[],
+        })
+    }
+
+    /// The nodes that nobody is on throughout a window, for a job that wants to be alone.
+    fn idle(&self, query: &Query, slot: usize, to: usize) -> Option<NodeSet> {
+        query.demand.ask.alone.then(|| {
+            let mut idle = NodeSet::full(self.view.nodes.len());
+            for slot in self.calendar.window(slot, to) {
+                self.calendar.keep_likely(slot, &[(SEATS, ALL_SEATS)], &mut idle);
+            }
+            idle
+        })
+    }
+
+    /// The seats of nodes that a job which wants to be alone keeps others out of.
+    fn mates(&self, query: &Query, chosen: &[NodeId]) -> Vec<Part> {
+        if !query.demand.ask.alone {
+            return Vec::new();
+        }
+        let own = NodeSet::of(self.view.nodes.len(), chosen.iter().copied());
+        let mut mates = self.view.topology.unit_mates(&own);
+        mates.and_not_with(&own);
+        let kept = |node| {
+            let amounts = vec![(SEATS, ALL_SEATS)];
+            Part { node, tasks: 0, shares: Vec::new(), amounts }
+        };
+        mates.iter().map(kept).collect()
+    }
+
+    /// After a window was short in a slot: if that slot has not enough at all, no window over it
+    /// does either.
+    fn next_after(
+        &self,
+        need: &Amounts,
+        slot: usize,
+        short: usize,
+        enough: usize,
+        base: &NodeSet,
+    ) -> usize {
+        if short == slot {
+            return slot + 1;
+        }
+        let calendar = &self.calendar;
+        let mut nodes = base.clone();
+        let exact = calendar.keep_likely(short, need, &mut nodes);
+        let mut count = nodes.count();
+        if !exact && count >= enough && nodes.words().len() == 1 {
+            count = nodes.iter().filter(|node| calendar.has(short, *node, need)).count();
+        }
+        if count < enough { short + 1 } else { slot + 1 }
+    }
+
+    fn uneven(
+        &self,
+        query: &Query,
+        (slot, to): (usize, usize),
+        mut nodes: NodeSet,
+        fuel: &mut Fuel,
+    ) -> Result<Vec<Part>, usize> {
+        let (ask, calendar) = (&query.demand.ask, &self.calendar);
+        let enough = ask.min_nodes as usize;
+        // Nodes that must be had by name are counted too, so this is no more than a quick look.
+        calendar
+            .keep_fitting(&query.least, slot, to, enough, &mut nodes, fuel)
+            .map_err(|_| slot + 1)?;
+        let mut candidates = Vec::with_capacity(nodes.count());
+        for class in &self.classes {
+            candidates.extend(nodes.iter().filter(|node| class.contains(*node)));
+        }
+        let mut rooms = Window { ground: self, calendar, slot, to, least: Vec::new() };
+        let mut caps = gather(&query.demand, &candidates, &mut rooms, fuel).ok_or(slot + 1)?;
+        let mut amounts = Amounts::new();
+        let mut parts = Vec::with_capacity(caps.len());
+        if !self.view.topology.is_empty() {
+            caps.sort_by_key(|cap| self.view.topology.rank.get(cap.node.0 as usize));
+        }
+        for cap in caps {
+            let whole = self.whole_of(cap.node);
+            query.demand.amounts(cap.tasks, &cap.shares, whole, &mut amounts);
+            if calendar.window(slot, to).any(|slot| !calendar.has(slot, cap.node, &amounts)) {
+                return Err(slot + 1);
+            }
+            let free = calendar.free(slot, cap.node);
+            let taken = query.demand.takes(&amounts, &self.axes, whole, free);
+            let (node, tasks, shares) = (cap.node, cap.tasks, cap.shares);
+            parts.push(Part { node, tasks, shares, amounts: taken });
+        }
+        Ok(parts)
+    }
+
+    /// The earliest place from a slot on, with its slot.
+    pub fn earliest(
+        &self,
+        query: &Query,
+        from: usize,
+        length: i64,
+        fuel: &mut Fuel,
+    ) -> Option<(usize, Vec<Part>)> {
+        let mut slot = from;
+        while slot < self.calendar.slots() && *fuel > 0 {
+            match self.place(query, slot, length, fuel) {
+                Ok(parts) => return Some((slot, parts)),
+                Err(next) => slot = next,
+            }
+        }
+        None
+    }
+
+    /// Takes a place in the calendar; a run that begins at `start`.
+    pub fn take(
+        &mut self,
+        parts: &[Part],
+        licenses: &[(usize, u32)],
+        start: Timestamp,
+        length: i64,
+    ) {
+        let from = self.calendar.cut(start);
+        let to = self.window_end(start, length);
+        for part in parts {
+            self.calendar.take(part.node, &part.amounts, from, to);
+        }
+        self.calendar.take_licenses(licenses, from, to);
+    }
+
+    /// Gives back what [`Ground::take`] took.
+    pub fn lift(
+        &mut self,
+        parts: &[Part],
+        licenses: &[(usize, u32)],
+        start: Timestamp,
+        length: i64,
+    ) {
+        let from = self.calendar.cut(start);
+        let to = self.window_end(start, length);
+        for part in parts {
+            self.calendar.give(part.node, &part.amounts, from, to);
+        }
+        self.calendar.give_licenses(licenses, from, to);
+    }
+
+    fn window_end(&mut self, start: Timestamp, length: i64) -> usize {
+        match end_of(start, length) {
+            // Before the calendar knows of any later time it has one slot for all of it.
+            Some(_) if self.calendar.slots() == 1 => 1,
+            Some(end) => self.calendar.cut(end),
+            None => self.calendar.slots(),
+        }
+    }
+}
+
+/// Nodes that nobody uses.
+struct Whole<'a> {
+    view: &'a View,
+    axes: &'a Axes,
+}
+
+impl Rooms for Whole<'_> {
+    fn free(&mut self, node: NodeId) -> Option<&[u32]> {
+        Some(self.axes.whole(node))
+    }
+    fn whole(&self, node: NodeId) -> &[u32] {
+        self.axes.whole(node)
+    }
+    fn facts(&self, node: NodeId) -> &Facts {
+        &self.view.nodes[node.0 as usize].facts
+    }
+}
+
+/// What is free throughout a window.
+struct Window<'a> {
+    ground: &'a Ground<'a>,
+    calendar: &'a Calendar,
+    slot: usize,
+    to: usize,
+    least: Vec<u32>,
+}
+
+impl Rooms for Window<'_> {
+    fn free(&mut self, node: NodeId) -> Option<&[u32]> {
+        self.calendar.least(node, self.slot, self.to, &mut self.least);
+        Some(&self.least)
+    }
+    fn whole(&self, node: NodeId) -> &[u32] {
+        self.ground.whole_of(node)
+    }
+    fn facts(&self, node: NodeId) -> &Facts {
+        &self.ground.view.nodes[node.0 as usize].facts
+    }
+}
+
+impl<'a> Ground<'a> {
+    /// The nodes of a view, as they are now.
+    #[must_use]
+    pub fn new(view: &'a View, now: Timestamp, packing: Packing) -> Self {
+        let axes = Arc::clone(&view.axes);
+        let (count, nodes) = (axes.len(), view.nodes.len());
+        let mut free = vec![0; nodes * count];
+        let mut most = vec![0; count];
+        let mut weights: BTreeMap<u32, NodeSet> = BTreeMap::new();
+        for (id, (node, row)) in view.nodes.iter().zip(free.chunks_exact_mut(count)).enumerate() {
+            axes.count(id, &node.free, node.jobs, row);
+            let class = weights.entry(node.facts.weight).or_insert_with(|| NodeSet::new(nodes));
+            class.insert(NodeId(u32::try_from(id).expect("node numbers are 32 bits")));
+        }
+        for (node, _) in &view.kept {
+            free[node.0 as usize * count + SEATS] = 0;
+        }
+        for (size, _) in axes.sizes() {
+            most.iter_mut().zip(size).for_each(|(most, n)| *most = (*most).max(*n));
+        }
+        let licenses = view.licenses.iter().map(|l| l.free).collect();
+        Ground {
+            view,
+            calendar: Calendar::new(now, count, free, &most, licenses),
+            axes,
+            classes: weights.into_values().collect(),
+            packing,
+            most,
+            closed: NodeSet::new(nodes),
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The order of work of one pass.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use muster_model::{JobId, NodeId, Placement, Reason, Seconds, TimeLimit, Timestamp};
+
+use crate::command::StartWish;
+use crate::state::reserved::fence;
+use crate::state::{Row, Shape};
+
+use super::ask::Ask;
+use super::axes::ALL_SEATS;
+use super::build;
+use super::calendar::Ending;
+use super::demand::Demand;
+use super::ground::{Closure, FOREVER, Ground, Part, Query, end_of};
+use super::nodeset::NodeSet;
+use super::order::{Turn, turn};
+use super::policy::{Backfill, Policy};
+use super::sieve::Sieve;
+use super::view::{Group, Head, View};
+use super::{Plan, Shadow};
+
+struct Pass<'a> {
+    view: &'a View,
+    policy: &'a Policy,
+    now: Timestamp,
+    ground: Ground<'a>,
+    /// By group; equal questions share one.
+    queries: Vec<Option<usize>>,
+    asked: Vec<Result<Query, Reason>>,
+    sieve: Sieve<'a>,
+    /// Rows of nodes that starts of this pass took something of.
+    rows: BTreeMap<NodeId, Row>,
+    /// What starts of this pass will give back, until the calendar is extended.
+    endings: Vec<Ending>,
+    extended: bool,
+    throttles: BTreeMap<JobId, u32>,
+    /// Shadows by partition.
+    promised: Vec<u32>,
+    shadowed: BTreeSet<JobId>,
+    started: BTreeSet<JobId>,
+    /// Partitions in which somebody was blocked for want of resources.
+    blocked: BTreeSet<u32>,
+    settled: BTreeMap<usize, Reason>,
+    plan: Plan,
+    fuel: u64,
+}
+
+/// What became of a head.
+enum Step {
+    /// Look at the group's next.
+    Next,
+    /// The group is done with.
+    Done,
+}
+
+/// Chooses starts.
+#[must_use]
+pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
+    let mut pass = Pass {
+        view,
+        policy,
+        now,
+        ground: Ground::new(view, now, policy.packing),
+        queries: vec![None; view.groups.len()],
+        asked: Vec::new(),
+        sieve: Sieve::default(),
+        rows: BTreeMap::new(),
+        endings: Vec::new(),
+        extended: false,
+        throttles: view.throttles.clone(),
+        promised: vec![0; view.partitions.len()],
+        shadowed: BTreeSet::new(),
+        started: BTreeSet::new(),
+        blocked: BTreeSet::new(),
+        settled: BTreeMap::new(),
+        plan: Plan::default(),
+        fuel,
+    };
+    let mut cursors = vec![0usize; view.groups.len()];
+    if view.promised.is_empty() {
+        pass.run(&mut cursors);
+    } else {
+        pass.keep_promises(&mut cursors);
+    }
+    pass.plan.fuel_used = fuel - pass.fuel;
+    pass.explain(&cursors);
+    pass.plan
+}
+
+impl<'a> Pass<'a> {
+    fn turn(&self, at: usize, cursor: usize) -> Option<Turn> {
+        turn(self.view, self.policy.order, at, cursor, self.now)
+    }
+
+    fn turns(&self) -> BinaryHeap<Turn> {
+        (0..self.view.groups.len()).filter_map(|at| self.turn(at, 0)).collect()
+    }
+
+    fn run(&mut self, cursors: &mut [usize]) {
+        let mut turns = self.turns();
+        while let Some(Turn { group, .. }) = turns.pop() {
+            if self.spent() {
+                return;
+            }
+            let at = group.0;
+            let head = self.view.groups[at].heads[cursors[at]];
+            if matches!(self.step(at, head), Step::Done) {
+                continue;
+            }
+            cursors[at] += 1;
+            match self.turn(at, cursors[at]) {
+                Some(next) => turns.push(next),
+                None => self.plan.more |= self.view.groups[at].more,
+            }
+            let sorted = self.policy.backfill == Backfill::ShortestFirst;
+            if sorted && !self.plan.shadows.is_empty() && self.promises_made() {
+                return self.shortest_first(turns, cursors);
+            }
+        }
+    }
+
+    fn spent(&mut self) -> bool {
+        let spent = self.fuel == 0 || self.plan.starts.len() >= self.policy.max_starts;
+        self.plan.more |= spent;
+        spent
+    }
+
+    fn promises_made(&self) -> bool {
+        self.promised.iter().all(|n| *n == 0 || *n >= self.policy.shadows)
+    }
+
+    /// The rest of the queue, the shortest limits first, equals in the order of the queue.
+    fn shortest_first(&mut self, mut turns: BinaryHeap<Turn>, cursors: &mut [usize]) {
+        let mut rest: Vec<(i64, usize, Head)> = Vec::new();
+        let mut ahead = cursors.to_vec();
+        while let Some(Turn { group, .. }) = turns.pop() {
+            let at = group.0;
+            let found = &self.view.groups[at];
+            rest.push((length_of(&found.shape), at, found.heads[ahead[at]]));
+            ahead[at] += 1;
+            turns.extend(self.turn(at, ahead[at]));
+        }
+        rest.sort_by_key(|(length, ..)| *length);
+        for (_, at, head) in rest {
+            if self.spent() {
+                return;
+            }
+            if matches!(self.step(at, head), Step::Next) {
+                cursors[at] += 1;
+            }
+        }
+    }
+
+    /// Starts a head, promises it a start, or lets it wait.
+    fn step(&mut self, at: usize, head: Head) -> Step {
+        let group = &self.view.groups[at];
+        let full = head.throttled_by.is_some_and(|array| self.throttles.get(&array) == Some(&0));
+        if full || self.started.contains(&head.job) {
+            return Step::Next;
+        }
+        let index = self.query(at);
+        let length = length_of(&group.shape);
+        let Ok(query) = &self.asked[index] else {
+            self.give_reason(index, group, head);
+            return Step::Done;
+        };
+        if query.fails_now.is_none_or(|known| length < known) {
+            if self.start_now(index, group, head, length) {
+                return Step::Next;
+            }
+            if self.fuel == 0 {
+                // Unfinished, so nothing is known.
+                self.plan.more = true;
+                return Step::Done;
+            }
+        }
+        self.give_reason(index, group, head);
+        if self.policy.backfill == Backfill::Off {
+            let Ok(query) = &self.asked[index] else { return Step::Done };
+            self.ground.closed.or_with(&query.base);
+            return Step::Done;
+        }
+        let partition = group.partition as usize;
+        if self.promised[partition] >= self.policy.shadows {
+            return Step::Done;
+        }
+        if self.shadowed.contains(&head.job) {
+            return Step::Next;
+        }
+        self.extend();
+        match self.promise(index, group, head, length) {
+            true => Step::Next,
+            false => Step::Done,
+        }
+    }
+
+    fn start_now(&mut self, index: usize, group: &Group, head: Head, length: i64) -> bool {
+        let Pass { asked, ground, fuel, .. } = self;
+        let Ok(query) = &mut asked[index] else { return false };
+        if let Ok(parts) = ground.place(query, 0, length, fuel) {
+            return self.start(index, group, head, parts, length, None);
+        }
+        let least = group.shape.least_limit.map_or(length, length_of_limit).min(length);
+        if least < length
+            && let Ok(parts) = ground.place(query, 0, least, fuel)
+        {
+            let most = self.longest(&parts, least, length);
+            let limit = Seconds(u32::try_from(most / 1000).unwrap_or(u32::MAX));
+            return self.start(index, group, head, parts, most, Some(limit));
+        }
+        if self.fuel > 0
+            && let Ok(query) = &mut self.asked[index]
+        {
+            query.fails_now = Some(query.fails_now.map_or(least, |known| known.min(least)));
+        }
+        false
+    }
+
+    /// How long these parts can run from now on, in whole minutes between the two lengths.
+    fn longest(&self, parts: &[Part], least: i64, most: i64) -> i64 {
+        let calendar = &self.ground.calendar;
+        let free = |slot: usize| parts.iter().all(|p| calendar.has(slot, p.node, &p.amounts));
+        let end = (1..calendar.slots()).find(|slot| !free(*slot));
+        let room = end.map_or(most, |slot| calendar.start(slot).since(self.now));
+        (room / 60_000 * 60_000).clamp(least, most)
+    }
+
+    fn start(
+        &mut self,
+        index: usize,
+        group: &Group,
+        head: Head,
+        parts: Vec<Part>,
+        length: i64,
+        limit: Option<Seconds>,
+    ) -> bool {
+        let Ok(query) = &self.asked[index] else { return false };
+        let mut slices = Vec::with_capacity(parts.len());
+        for part in parts.iter().filter(|part| part.tasks > 0) {
+            let node = &self.view.nodes[part.node.0 as usize];
+            let row = self.rows.get(&part.node).unwrap_or(&node.free);
+            let Some(slice) = build::slice(&query.demand.ask, part, node, row) else {
+                return false;
+            };
+            slices.push(slice);
+        }
+        for slice in &slices {
+            let node = &self.view.nodes[slice.node.0 as usize];
+            let row = self.rows.entry(slice.node).or_insert_with(|| Row::clone(&node.free));
+            row.take(&node.facts, slice);
+        }
+        let licenses = query.licenses.clone();
+        self.ground.take(&parts, &licenses, self.now, length);
+        if !self.extended
+            && let Some(end) = end_of(self.now, length)
+        {
+            let ending = |part: Part| Ending { end, node: part.node, amounts: part.amounts };
+            self.endings.extend(parts.into_iter().map(ending));
+        }
+        if let Some(left) = head.throttled_by.and_then(|a| self.throttles.get_mut(&a)) {
+            *left = left.saturating_sub(1);
+        }
+        self.started.insert(head.job);
+        let partition = self.view.partitions[group.partition as usize].partition.name.clone();
+        let placement = Placement { slices };
+        let time_limit = limit;
+        self.plan.starts.push(StartWish { job: head.job, partition, placement, time_limit });
+        true
+    }
+
+    /// Makes the calendar know the future.
+    fn extend(&mut self) {
+        if self.extended {
+            return;
+        }
+        self.extended = true;
+        let mut endings = self.view.running.clone();
+        endings.append(&mut self.endings);
+        let later = Timestamp(self.now.0 + 1000);
+        endings.extend(self.view.kept.iter().filter_map(|(node, end)| {
+            let seats = vec![(super::axes::SEATS, ALL_SEATS)];
+            Some(Ending { end: (*end)?.max(later), node: *node, amounts: seats })
+        }));
+        self.ground.calendar.extend(endings, &self.view.running_licenses);
+        // Starts are looked for where something changes: where reservations begin and end, too.
+        for reserved in &self.view.reservations {
+            for (from, until) in reserved.windows.iter().take(2) {
+                for at in [*from, *until] {
+                    if at > self.now {
+                        self.ground.calendar.cut(at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn promise(&mut self, index: usize, group: &Group, head: Head, length: i64) -> bool {
+        let Pass { asked, ground, fuel, .. } = self;
+        let Ok(query) = &mut asked[index] else { return false };
+        let from = match query.not_before {
+            Some((known, at)) if length >= known => ground.calendar.at_or_after(at),
+            Some(_) | None => 1,
+        };
+        let Some((slot, parts)) = ground.earliest(query, from, length, fuel) else {
+            return false;
+        };
+        let start = ground.calendar.start(slot);
+        query.not_before = Some((length, start));
+        let licenses = query.licenses.clone();
+        ground.take(&parts, &licenses, start, length);
+        self.promised[group.partition as usize] += 1;
+        self.shadowed.insert(head.job);
+        let (job, partition) = (head.job, group.partition);
+        self.plan.shadows.push(Shadow { job, partition, start, length, parts });
+        true
+    }
+
+    /// Starts from the promises of the last pass: each is lifted out and put where it now fits
+    /// first, in the order of the queue; whoever has none is put in behind.
+    fn keep_promises(&mut self, cursors: &mut [usize]) {
+        self.extend();
+        let mut turns = self.turns();
+        let mut waiting: Vec<(usize, Head)> = Vec::new();
+        while let Some(Turn { group, .. }) = turns.pop() {
+            let at = group.0;
+            waiting.push((at, self.view.groups[at].heads[cursors[at]]));
+            cursors[at] += 1;
+            turns.extend(self.turn(at, cursors[at]));
+        }
+        let waits: BTreeSet<JobId> = waiting.iter().map(|(_, head)| head.job).collect();
+        let mut kept: BTreeMap<JobId, &Shadow> = BTreeMap::new();
+        let still = |s: &&Shadow| waits.contains(&s.job) && s.start >= self.now;
+        for shadow in self.view.promised.iter().filter(still) {
+            kept.insert(shadow.job, shadow);
+        }
+        let licensed: BTreeMap<JobId, usize> =
+            waiting.iter().map(|(at, head)| (head.job, self.query(*at))).collect();
+        for (job, shadow) in &kept {
+            let licenses = self.licenses(licensed[job]);
+            self.ground.take(&shadow.parts, &licenses, shadow.start, shadow.length);
+        }
+        for (at, head) in waiting {
+            if self.spent() {
+                return;
+            }
+            self.settle(at, head, kept.get(&head.job).copied());
+        }
+    }
+
+    fn licenses(&self, index: usize) -> Vec<(usize, u32)> {
+        self.asked[index].as_ref().map_or_else(|_| Vec::new(), |query| query.licenses.clone())
+    }
+
+    /// One waiting job and the promise it has.
+    fn settle(&mut self, at: usize, head: Head, kept: Option<&Shadow>) {
+        let group = &self.view.groups[at];
+        let full = head.throttled_by.is_some_and(|array| self.throttles.get(&array) == Some(&0));
+        if self.started.contains(&head.job) || self.shadowed.contains(&head.job) || full {
+            return;
+        }
+        let index = self.query(at);
+        let length = length_of(&group.shape);
+        let licenses = self.licenses(index);
+        if let Some(shadow) = kept {
+            if !self.view.released && shadow.start > self.now {
+                self.shadowed.insert(head.job);
+                self.plan.shadows.push(shadow.clone());
+                self.give_reason(index, group, head);
+                return;
+            }
+            self.ground.lift(&shadow.parts, &licenses, shadow.start, shadow.length);
+        }
+        let Pass { asked, ground, fuel, .. } = self;
+        let found = match &asked[index] {
+            Ok(query) => ground.earliest(query, 0, length, fuel),
+            Err(_) => None,
+        };
+        match found {
+            Some((0, parts)) if self.start(index, group, head, parts.clone(), length, None) => {}
+            Some((slot, parts)) => {
+                let start = self.ground.calendar.start(slot);
+                self.ground.take(&parts, &licenses, start, length);
+                self.shadowed.insert(head.job);
+                let (job, partition) = (head.job, group.partition);
+                self.plan.shadows.push(Shadow { job, partition, start, length, parts });
+                self.give_reason(index, group, head);
+            }
+            None => self.give_reason(index, group, head),
+        }
+    }
+
+    /// The query of a group, which is made when it is first looked at.
+    fn query(&mut self, at: usize) -> usize {
+        if let Some(index) = self.queries[at] {
+            return index;
+        }
+        let view = self.view;
+        let group = &view.groups[at];
+        // Groups that ask the same stand side by side: one for each limit and expected run time.
+        let same = |other: usize| {
+            let other_group = &self.view.groups[other];
+            other_group.partition == group.partition
+                && Arc::ptr_eq(&other_group.shape.request, &group.shape.request)
+                && other_group.shape.licenses == group.shape.licenses
+                && other_group.shape.reservation == group.shape.reservation
+        };
+        let before = (0..at).rev().take_while(|n| same(*n));
+        let after = (at + 1..view.groups.len()).take_while(|n| same(*n));
+        let index = match before.chain(after).find_map(|n| self.queries[n]) {
+            Some(index) => index,
+            None => {
+                let asked = self.ask(group);
+                self.asked.push(asked);
+                self.asked.len() - 1
+            }
+        };
+        self.queries[at] = Some(index);
+        index
+    }
+
+    fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
+        let row = &self.view.partitions[group.partition as usize];
+        if !row.starts() {
+            return Err(match row.partition.state {
+                muster_model::PartitionState::Inactive => Reason::PartitionInactive,
+                muster_model::PartitionState::Up
+                | muster_model::PartitionState::Down
+                | muster_model::PartitionState::Drain => Reason::PartitionDown,
+            });
+        }
+        let mut licenses = Vec::with_capacity(group.shape.licenses.len());
+        for (name, count) in &group.shape.licenses {
+            let at = self.view.licenses.iter().position(|l| l.name == *name);
+            licenses.push((at.ok_or(Reason::Licenses)?, *count));
+        }
+        let ask = Ask::new(&group.shape.request, &row.partition);
+        let demand = Demand::new(ask, &self.ground.axes).ok_or(Reason::ReqNodeNotAvail)?;
+        let fence = fence(&self.view.reservations, group.shape.reservation.as_deref())
+            .ok_or(Reason::Reservation)?;
+        let nodes = self.view.nodes.len();
+        let base = self.sieve.pass(self.view, group, &demand, fence.only);
+        let mut closures: Vec<Closure> = Vec::new();
+        for reserved in fence.closed.iter().filter(|r| !r.nodes.is_empty()) {
+            let set = NodeSet::of(nodes, reserved.nodes.iter().copied());
+            let of = |(from, until): &(Timestamp, Timestamp)| Closure {
+                from: *from,
+                until: *until,
+                nodes: set.clone(),
+            };
+            closures.extend(reserved.windows.iter().map(of));
+        }
+        if let Some((from, until)) = fence.within {
+            let all = || NodeSet::clone(&base);
+            closures.push(Closure { from: Timestamp(i64::MIN), until: from, nodes: all() });
+            closures.push(Closure { from: until, until: Timestamp(i64::MAX), nodes: all() });
+        }
+        let since = group.heads.first().map_or(self.now, |head| head.eligible_at);
+        Ok(Query::new(demand, base, licenses, closures, since, &self.ground))
+    }
+
+    /// Notes why a head waits. The first in its partition that lacks resources waits for those,
+    /// the others for their turn.
+    fn give_reason(&mut self, index: usize, group: &Group, head: Head) {
+        let reason = self.reason(index);
+        let first = reason != Reason::Resources || self.blocked.insert(group.partition);
+        let own = if first { reason } else { Reason::Priority };
+        self.plan.reasons.jobs.insert(head.job, own);
+        self.settled.insert(index, reason);
+    }
+
+    fn reason(&mut self, index: usize) -> Reason {
+        let Pass { asked, ground, fuel, .. } = self;
+        let query = match &mut asked[index] {
+            Ok(query) => query,
+            Err(reason) => return *reason,
+        };
+        if ground.calendar.short_of_licenses(&query.licenses, 0, 1).is_some() {
+            return Reason::Licenses;
+        }
+        if query.possible.is_none() {
+            query.possible = Some(ground.possible(query, fuel));
+        }
+        match query.possible {
+            // Not even if everybody left: nodes that it needs are out of service, or kept.
+            Some(false) if !query.closures.is_empty() => Reason::Reservation,
+            Some(false) => Reason::ReqNodeNotAvail,
+            Some(true) | None => Reason::Resources,
+        }
+    }
+
+    /// Reasons for everybody behind the heads that were looked at.
+    fn explain(&mut self, cursors: &[usize]) {
+        let waiting = (0..self.view.groups.len()).zip(cursors);
+        for (at, cursor) in waiting {
+            let group = &self.view.groups[at];
+            if *cursor >= group.heads.len() && !group.more {
+                continue;
+            }
+            let known = self.queries[at].and_then(|index| self.settled.get(&index));
+            let reason = match known {
+                Some(Reason::Resources) | None => Reason::Priority,
+                Some(reason) => *reason,
+            };
+            let name = self.view.partitions[group.partition as usize].partition.name.clone();
+            self.plan.reasons.shapes.insert((name, Arc::clone(&group.shape)), reason);
+        }
+    }
+}
+
+/// How long a job of this shape may run, milliseconds.
+fn length_of(shape: &Shape) -> i64 {
+    shape.limit.map_or(FOREVER, length_of_limit)
+}
+
+fn length_of_limit(limit: TimeLimit) -> i64 {
+    limit.seconds().map_or(FOREVER, |seconds| seconds.saturating_mul(1000))
+}
