@@ -26,6 +26,8 @@ pub struct Ground<'a> {
     pub calendar: Calendar,
     /// Nodes of equal weight, the lightest first.
     pub classes: Vec<NodeSet>,
+    /// By `NodeId`; empty where there is one class.
+    weights: Vec<u32>,
     pub packing: Packing,
     /// The most that a node has, by axis.
     pub most: Vec<u32>,
@@ -260,7 +262,7 @@ impl Ground<'_> {
 
     /// What a job wants of the network at a time. A gang lies together wherever there is a network.
     fn network<'b>(
-        &self,
+        &'b self,
         query: &Query,
         at: Timestamp,
         nodes: usize,
@@ -280,7 +282,7 @@ impl Ground<'_> {
             segment: ask.segment,
             alone: idle,
             required: &[],
-            weights: &[],
+            weights: &self.weights,
         })
     }
 
@@ -480,6 +482,7 @@ impl<'a> Ground<'a> {
         let mut free = vec![0; nodes * count];
         let mut most = vec![0; count];
         let mut weights: BTreeMap<u32, NodeSet> = BTreeMap::new();
+        let by_node: Vec<u32> = view.nodes.iter().map(|node| node.facts.weight).collect();
         for (id, (node, row)) in view.nodes.iter().zip(free.chunks_exact_mut(count)).enumerate() {
             axes.count(id, &node.free, node.jobs, row);
             let class = weights.entry(node.facts.weight).or_insert_with(|| NodeSet::new(nodes));
@@ -496,6 +499,7 @@ impl<'a> Ground<'a> {
             view,
             calendar: Calendar::new(now, count, free, &most, licenses),
             axes,
+            weights: if weights.len() > 1 { by_node } else { Vec::new() },
             classes: weights.into_values().collect(),
             packing,
             most,

@@ -351,3 +351,41 @@ fn what_a_job_is_expected_to_run_stays_as_it_was_when_it_came() {
     assert!(w.state.jobs[&after].expected < 70);
     w.proven();
 }
+
+#[test]
+fn gangs_lie_below_one_switch_and_say_so_in_their_ranks() {
+    let leaf = |name: &str, nodes: &[&str]| SwitchConfig {
+        name: name.into(),
+        nodes: nodes.iter().map(|n| (*n).into()).collect(),
+        switches: Vec::new(),
+        rails: 1,
+    };
+    let mut switched = config();
+    let top = SwitchConfig { switches: vec!["a".into(), "b".into()], ..leaf("top", &[]) };
+    switched.topology.switches = vec![leaf("a", &["n1", "n3"]), leaf("b", &["n2", "n4"]), top];
+    let gang = |w: &mut World| {
+        w.submit(|_, r| {
+            r.nodes = NodeCount { min: 2, max: Some(2) };
+            (r.tasks, r.tasks_given, r.cpus_per_task) = (2, false, 3);
+        })
+    };
+    check(
+        World::with(switched.clone()),
+        |w| {
+            gang(w);
+            gang(w);
+            w.pass();
+        },
+        &["1 launches on n1,n3", "2 launches on n2,n4"],
+    );
+    // A heavy node makes its switch the last choice.
+    switched.nodes[0].weight = 9;
+    check(
+        World::with(switched),
+        |w| {
+            gang(w);
+            w.pass();
+        },
+        &["1 launches on n2,n4"],
+    );
+}
