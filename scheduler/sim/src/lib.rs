@@ -80,3 +80,13 @@ fn told(done: anyhow::Result<()>) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        super::Args::command().debug_assert();
+    }
+}

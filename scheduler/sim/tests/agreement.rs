@@ -49,7 +49,7 @@ fn check(trace: &Trace) {
 
 fn compare(trace: &Trace, name: &str, rule: Rule, semantics: Semantics) -> Result<(), String> {
     let cluster = Cluster::new(&Flags::default(), trace, None).map_err(|why| why.to_string())?;
-    let policy = policy(name, &Default::default())?;
+    let policy = policy(name, &Default::default(), None)?;
     let schedule = replay(trace, &cluster, policy, semantics, &mut |_| {})
         .map_err(|why| format!("{name}, {semantics:?}: {why}"))?;
     let fits = |size: u64| size <= cluster.cpus;
@@ -203,7 +203,7 @@ fn averages_of_real_logs_are_the_published_ones() {
     for (name, of, semantics, wait, slowdown) in PUBLISHED {
         let Some(trace) = real(name) else { continue };
         let cluster = Cluster::new(&Flags::default(), &trace, None).expect("a size");
-        let policy = policy(of, &Default::default()).expect("a policy");
+        let policy = policy(of, &Default::default(), None).expect("a policy");
         let schedule = replay(&trace, &cluster, policy, *semantics, &mut |_| {}).expect("a run");
         let found = metrics(&trace, &cluster, &schedule);
         let near = |a: f64, b: f64, digit: f64| (a - b).abs() <= digit;

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds 0: at least 1");
     let mut all = Vec::new();
     for name in &args.policy {
-        let mut policy = policy::policy(name, &args.change).map_err(anyhow::Error::msg)?;
+        let mut policy = policy::policy(name, &args.change, args.cluster.config.as_deref())
+            .map_err(anyhow::Error::msg)?;
         // Nobody is kept waiting for somebody who never starts.
         policy = muster_core::plan::Policy { packing: policy.packing, ..first_fit() };
         let mut shares = Vec::new();

@@ -35,7 +35,8 @@ pub struct Args {
     /// beside it
     #[arg(required = true, value_name = "TRACE")]
     pub files: Vec<PathBuf>,
-    /// How to choose: default, priority, fcfs, easy, easy-sjbf, conservative, sjf, f1, wfp3
+    /// How to choose: default, config (what --config says), priority, fcfs, easy, easy-sjbf,
+    /// conservative, sjf, f1, wfp3
     #[arg(long, default_value = "default")]
     pub policy: String,
     #[command(flatten)]
@@ -83,7 +84,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let [trace] = &traces[..] else {
         anyhow::bail!("{} traces: one is replayed at a time, compare takes many", traces.len());
     };
-    let policy = policy::policy(&args.policy, &args.change).map_err(anyhow::Error::msg)?;
+    let policy = policy::policy(&args.policy, &args.change, args.cluster.config.as_deref())
+        .map_err(anyhow::Error::msg)?;
     let cluster = Cluster::new(&args.cluster, trace, machine.as_ref())?;
     let schedule = watched(trace, &cluster, policy, args.semantics, &args.policy)?;
     complain(trace, &schedule);
@@ -104,7 +106,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let policies: Vec<_> = args
         .policy
         .iter()
-        .map(|name| Ok((name, policy::policy(name, &args.change)?)))
+        .map(|name| Ok((name, policy::policy(name, &args.change, args.cluster.config.as_deref())?)))
         .collect::<Result<_, String>>()
         .map_err(anyhow::Error::msg)?;
     let mut all = Vec::new();

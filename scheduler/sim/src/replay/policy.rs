@@ -1,10 +1,13 @@
 //! The policies that a replay knows by name.
 
+use std::path::Path;
+
 use muster_core::plan::{Backfill, Order, Policy};
 
 /// Names and what they stand for, as `--help` shows them.
 pub const NAMES: &[(&str, &str)] = &[
-    ("default", "what the controller does"),
+    ("default", "what the controller does unless its config says otherwise"),
+    ("config", "what the muster.toml of --config says"),
     ("priority", "the weighted priority with EASY backfill"),
     ("fcfs", "first come, first served: nobody overtakes"),
     ("easy", "EASY: the first blocked job has a promised start"),
@@ -17,6 +20,7 @@ pub const NAMES: &[(&str, &str)] = &[
 
 /// Changes to a named policy.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[group(id = "policy-change")]
 pub struct Flags {
     /// How many waiting jobs have a promised start (default: the policy's own)
     #[arg(long, value_name = "K")]
@@ -26,11 +30,17 @@ pub struct Flags {
 /// The policy of a name.
 ///
 /// # Errors
-/// In words, with all names, when there is none of that name.
-pub fn policy(name: &str, flags: &Flags) -> Result<Policy, String> {
+/// In words: there is none of that name, or the config file is missing or has a fault.
+pub fn policy(name: &str, flags: &Flags, config: Option<&Path>) -> Result<Policy, String> {
     let easy = |order| Policy { order, backfill: Backfill::InOrder, shadows: 1, ..Policy::easy() };
     let mut policy = match name {
         "default" => Policy::default(),
+        "config" => {
+            let path =
+                config.ok_or("the policy \"config\" is that of a file: give --config FILE")?;
+            let config = muster_config::Config::load(path).map_err(|why| why.to_string())?;
+            muster_controller::pass::policy(&config.scheduler)
+        }
         "priority" => easy(Order::Priority),
         "fcfs" => Policy::fcfs(),
         "easy" => Policy::easy(),
