@@ -161,7 +161,7 @@ impl Calendar {
     }
 
     /// Appends what will be given back. To be called once, before anything is taken.
-    pub fn extend(&mut self, mut endings: Vec<Ending>, licenses: &[LicenseEnding]) {
+    pub fn extend(&mut self, mut endings: Vec<&Ending>, licenses: &[LicenseEnding]) {
         let mut ends: Vec<Timestamp> = endings.iter().map(|e| e.end).collect();
         ends.extend(licenses.iter().map(|e| e.end));
         ends.sort_unstable();

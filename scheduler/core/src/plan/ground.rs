@@ -1,6 +1,7 @@
 //! The ground of a pass: the nodes of a view on the axes, the calendar over them, and the search
 //! for a place in it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ pub struct Query {
     pub fails_now: Option<i64>,
     /// Runs of this length or longer do not fit before this time.
     pub not_before: Option<(i64, Timestamp)>,
+    pub kept_licenses: Vec<KeptLicenses>,
     /// Since when its first job waits: a wish for few switches lapses.
     pub eligible_at: Timestamp,
     /// Whether it could be served if nobody ran anything.
@@ -66,6 +68,16 @@ pub struct Closure {
     pub from: Timestamp,
     pub until: Timestamp,
     pub nodes: NodeSet,
+}
+
+/// Licences that a reservation of others keeps for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLicenses {
+    pub from: Timestamp,
+    pub until: Timestamp,
+    /// Place in the calendar's list.
+    pub license: usize,
+    pub count: u32,
 }
 
 /// One node's part of a job.
@@ -141,10 +153,32 @@ impl Query {
             licenses,
             fails_now: None,
             not_before: None,
+            kept_licenses: Vec::new(),
             eligible_at,
             possible: None,
             closures,
         }
+    }
+}
+
+impl Query {
+    /// What must be unused for a run in this window: its own licences, and those kept for others.
+    #[must_use]
+    pub fn licenses_needed(
+        &self,
+        start: Timestamp,
+        until: Option<Timestamp>,
+    ) -> Cow<'_, [(usize, u32)]> {
+        if self.kept_licenses.is_empty() {
+            return Cow::Borrowed(&self.licenses);
+        }
+        let meets = |k: &&KeptLicenses| until.is_none_or(|u| k.from < u) && k.until > start;
+        let kept = |license: usize| -> u32 {
+            let of = self.kept_licenses.iter().filter(meets).filter(|k| k.license == license);
+            of.map(|k| k.count).fold(0, u32::saturating_add)
+        };
+        let need = |(license, n): &(usize, u32)| (*license, n.saturating_add(kept(*license)));
+        self.licenses.iter().map(need).collect()
     }
 }
 
@@ -168,7 +202,8 @@ impl Ground<'_> {
         let start = calendar.start(slot);
         let until = end_of(start, length);
         let to = calendar.end_slot(slot, until);
-        if let Some(short) = calendar.short_of_licenses(&query.licenses, slot, to) {
+        let licenses = query.licenses_needed(start, until);
+        if let Some(short) = calendar.short_of_licenses(&licenses, slot, to) {
             return Err(short + 1);
         }
         let mut nodes = NodeSet::clone(&query.base);

@@ -10,16 +10,16 @@ use crate::state::reserved::fence;
 use crate::state::{Row, Shape};
 
 use super::ask::Ask;
-use super::axes::ALL_SEATS;
+use super::axes::{ALL_SEATS, SEATS};
 use super::build;
 use super::calendar::Ending;
 use super::demand::Demand;
-use super::ground::{Closure, FOREVER, Ground, Part, Query, end_of};
+use super::ground::{Closure, FOREVER, Ground, KeptLicenses, Part, Query, end_of};
 use super::nodeset::NodeSet;
 use super::order::{Turn, turn};
 use super::policy::{Backfill, Policy};
 use super::sieve::Sieve;
-use super::view::{Group, Head, View};
+use super::view::{Group, Head, OVERDUE_MS, View};
 use super::{Plan, Shadow};
 
 struct Pass<'a> {
@@ -27,7 +27,9 @@ struct Pass<'a> {
     policy: &'a Policy,
     now: Timestamp,
     ground: Ground<'a>,
-    /// By group; equal questions share one.
+    /// The first group that asks the same, by group.
+    kinds: Vec<usize>,
+    /// By the first group of a kind.
     queries: Vec<Option<usize>>,
     asked: Vec<Result<Query, Reason>>,
     sieve: Sieve<'a>,
@@ -64,6 +66,7 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         policy,
         now,
         ground: Ground::new(view, now, policy.packing),
+        kinds: kinds(view),
         queries: vec![None; view.groups.len()],
         asked: Vec::new(),
         sieve: Sieve::default(),
@@ -277,13 +280,12 @@ impl<'a> Pass<'a> {
             return;
         }
         self.extended = true;
-        let mut endings = self.view.running.clone();
-        endings.append(&mut self.endings);
-        let later = Timestamp(self.now.0 + 1000);
-        endings.extend(self.view.kept.iter().filter_map(|(node, end)| {
-            let seats = vec![(super::axes::SEATS, ALL_SEATS)];
-            Some(Ending { end: (*end)?.max(later), node: *node, amounts: seats })
+        let later = Timestamp(self.now.0 + OVERDUE_MS);
+        self.endings.extend(self.view.kept.iter().filter_map(|(node, end)| {
+            let amounts = vec![(SEATS, ALL_SEATS)];
+            Some(Ending { end: (*end)?.max(later), node: *node, amounts })
         }));
+        let endings = self.view.running.iter().chain(&self.endings).collect();
         self.ground.calendar.extend(endings, &self.view.running_licenses);
         // Starts are looked for where something changes: where reservations begin and end, too.
         for reserved in &self.view.reservations {
@@ -394,31 +396,15 @@ impl<'a> Pass<'a> {
 
     /// The query of a group, which is made when it is first looked at.
     fn query(&mut self, at: usize) -> usize {
-        if let Some(index) = self.queries[at] {
+        let kind = self.kinds[at];
+        if let Some(index) = self.queries[kind] {
             return index;
         }
         let view = self.view;
-        let group = &view.groups[at];
-        // Groups that ask the same stand side by side: one for each limit and expected run time.
-        let same = |other: usize| {
-            let other_group = &self.view.groups[other];
-            other_group.partition == group.partition
-                && Arc::ptr_eq(&other_group.shape.request, &group.shape.request)
-                && other_group.shape.licenses == group.shape.licenses
-                && other_group.shape.reservation == group.shape.reservation
-        };
-        let before = (0..at).rev().take_while(|n| same(*n));
-        let after = (at + 1..view.groups.len()).take_while(|n| same(*n));
-        let index = match before.chain(after).find_map(|n| self.queries[n]) {
-            Some(index) => index,
-            None => {
-                let asked = self.ask(group);
-                self.asked.push(asked);
-                self.asked.len() - 1
-            }
-        };
-        self.queries[at] = Some(index);
-        index
+        let asked = self.ask(&view.groups[kind]);
+        self.asked.push(asked);
+        self.queries[kind] = Some(self.asked.len() - 1);
+        self.asked.len() - 1
     }
 
     fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
@@ -457,8 +443,24 @@ impl<'a> Pass<'a> {
             closures.push(Closure { from: Timestamp(i64::MIN), until: from, nodes: all() });
             closures.push(Closure { from: until, until: Timestamp(i64::MAX), nodes: all() });
         }
+        let license = |name: &str| self.view.licenses.iter().position(|l| *l.name == *name);
+        let mut kept: Vec<KeptLicenses> = Vec::new();
+        for (name, _) in &group.shape.licenses {
+            for reserved in fence.closed.iter().filter(|r| !r.licenses.is_empty()) {
+                let of = reserved.licenses.iter().filter(|(n, _)| n == name);
+                for (count, window) in
+                    of.flat_map(|(_, n)| reserved.windows.iter().map(move |w| (n, w)))
+                {
+                    let license = license(name).ok_or(Reason::Licenses)?;
+                    let (from, until) = *window;
+                    kept.push(KeptLicenses { from, until, license, count: *count });
+                }
+            }
+        }
         let since = group.heads.first().map_or(self.now, |head| head.eligible_at);
-        Ok(Query::new(demand, base, licenses, closures, since, &self.ground))
+        let mut query = Query::new(demand, base, licenses, closures, since, &self.ground);
+        query.kept_licenses = kept;
+        Ok(query)
     }
 
     /// Notes why a head waits. The first in its partition that lacks resources waits for those,
@@ -477,7 +479,8 @@ impl<'a> Pass<'a> {
             Ok(query) => query,
             Err(reason) => return *reason,
         };
-        if ground.calendar.short_of_licenses(&query.licenses, 0, 1).is_some() {
+        let needed = query.licenses_needed(self.now, None);
+        if ground.calendar.short_of_licenses(&needed, 0, 1).is_some() {
             return Reason::Licenses;
         }
         if query.possible.is_none() {
@@ -499,7 +502,7 @@ impl<'a> Pass<'a> {
             if *cursor >= group.heads.len() && !group.more {
                 continue;
             }
-            let known = self.queries[at].and_then(|index| self.settled.get(&index));
+            let known = self.queries[self.kinds[at]].and_then(|index| self.settled.get(&index));
             let reason = match known {
                 Some(Reason::Resources) | None => Reason::Priority,
                 Some(reason) => *reason,
@@ -508,6 +511,23 @@ impl<'a> Pass<'a> {
             self.plan.reasons.shapes.insert((name, Arc::clone(&group.shape)), reason);
         }
     }
+}
+
+/// Groups that ask the same of the nodes stand side by side, one for each limit and expected run
+/// time: the first of each such run, by group.
+fn kinds(view: &View) -> Vec<usize> {
+    let same = |a: &Group, b: &Group| {
+        a.partition == b.partition
+            && Arc::ptr_eq(&a.shape.request, &b.shape.request)
+            && a.shape.licenses == b.shape.licenses
+            && a.shape.reservation == b.shape.reservation
+    };
+    let mut out: Vec<usize> = Vec::with_capacity(view.groups.len());
+    for (at, group) in view.groups.iter().enumerate() {
+        let before = at.checked_sub(1).filter(|n| same(&view.groups[*n], group));
+        out.push(before.map_or(at, |n| out[n]));
+    }
+    out
 }
 
 /// How long a job of this shape may run, milliseconds.

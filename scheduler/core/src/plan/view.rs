@@ -227,7 +227,7 @@ fn kept(state: &State) -> Vec<(NodeId, Option<Timestamp>)> {
 }
 
 /// A job past its end is on its way out: it is expected to be gone so much later.
-const OVERDUE_MS: i64 = 1000;
+pub(super) const OVERDUE_MS: i64 = 1000;
 
 /// When jobs give back what they hold.
 fn endings(

@@ -289,6 +289,30 @@ fn licences_are_kept_for_its_jobs() {
 }
 
 #[test]
+fn a_pass_chooses_nobody_whose_licences_are_kept_for_others() {
+    let mut world = World::new();
+    world
+        .reserve(|w| {
+            w.nodes = NodesWish::Nothing;
+            w.flags = ReservationFlags::ANY_NODES;
+            w.licenses = vec![("matlab".into(), 2)];
+        })
+        .expect("made");
+    let mut asks = |minutes: u32| {
+        world.submit(|s, _| {
+            s.licenses = vec![("matlab".into(), 1)];
+            s.time_limit = Some(TimeLimit::minutes(minutes));
+        })
+    };
+    // The reservation begins in an hour.
+    let (short, long) = (asks(30), asks(90));
+    world.pass();
+    assert!(world.job(short.0).phase.is_active(), "gone before it begins");
+    assert_eq!(world.job(long.0).attempt, Attempt(0));
+    assert_eq!(world.describe(), "1 launches on n1\n2 waits Licenses");
+}
+
+#[test]
 fn it_goes_when_its_time_is_over_and_its_jobs_are_told() {
     let mut world = World::new();
     world.reserve(|_| ()).expect("made");

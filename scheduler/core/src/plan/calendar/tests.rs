@@ -69,7 +69,8 @@ proptest! {
             node: NodeId(h.node),
             amounts: h.amounts.clone(),
         };
-        calendar.extend(running.iter().map(ending).collect(), &[]);
+        let endings: Vec<Ending> = running.iter().map(ending).collect();
+        calendar.extend(endings.iter().collect(), &[]);
         let mut taken: Vec<Hold> = Vec::new();
         for hold in &later {
             let mut more = taken.clone();

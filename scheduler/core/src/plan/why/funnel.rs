@@ -6,7 +6,6 @@ use muster_model::{GresKind, NodeId, PartitionState, Timestamp};
 
 use crate::plan::ask::Ask;
 use crate::plan::axes::{ALL_SEATS, Amounts, Axes, CPUS, MEMORY, SEATS};
-use crate::plan::calendar::Ending;
 use crate::plan::demand::Demand;
 use crate::plan::ground::{FOREVER, Ground, end_of};
 use crate::plan::nodeset::NodeSet;
@@ -103,8 +102,7 @@ pub(super) fn funnels(
 ) -> Vec<Funnel> {
     let view = &survey.view;
     let mut ground = Ground::new(view, now, policy.packing);
-    let endings: Vec<Ending> = view.running.clone();
-    ground.calendar.extend(endings, &view.running_licenses);
+    ground.calendar.extend(view.running.iter().collect(), &view.running_licenses);
     let slots = ground.calendar.slots();
     for slice in plan.starts.iter().flat_map(|wish| &wish.placement.slices) {
         ground.calendar.take(slice.node, &view.axes.taken(slice), 0, slots);
