@@ -85,7 +85,8 @@ struct Slice<'a> {
     meter: Meter,
     /// Was ever asked to stand still.
     suspended: bool,
-    /// The batch process was a placeholder, which is told to have ended so.
+    /// The allocation of a `salloc` or `srun` was given back: the process that held it counts as
+    /// having ended with this code.
     released: Option<u32>,
 }
 

@@ -164,6 +164,39 @@ pub struct JobSpec {
     pub env_bytes: u32,
 }
 
+impl JobSpec {
+    /// The plainest job of a user: everything that a request does not say is unset.
+    #[must_use]
+    pub fn plain(user: User, request: Arc<Request>) -> Self {
+        JobSpec {
+            name: "job".into(),
+            user,
+            account: Box::default(),
+            qos: Box::default(),
+            partitions: Vec::new(),
+            request,
+            time_limit: None,
+            time_min: None,
+            begin: None,
+            deadline: None,
+            dependency: Dependency::default(),
+            kill_on_invalid_dependency: false,
+            array: None,
+            held: false,
+            nice: 0,
+            priority: None,
+            requeue: None,
+            licenses: Vec::new(),
+            reservation: None,
+            comment: Box::default(),
+            wckey: Box::default(),
+            launch: LaunchSpec::default(),
+            script_bytes: 0,
+            env_bytes: 0,
+        }
+    }
+}
+
 /// Who holds a job back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {

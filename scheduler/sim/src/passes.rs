@@ -17,9 +17,9 @@ use muster_core::decide::decide;
 use muster_core::plan::{Plan, Policy, plan, view};
 use muster_core::state::State;
 use muster_model::{
-    Capacity, Dependency, GresKind, GresRequest, GresScope, Inventory, JobSpec, LaunchSpec,
-    MemoryRequest, NodeConfig, NodeCount, NodeId, Partition, PartitionState, Request, Seconds,
-    TimeLimit, Timestamp, TopologyWish, Uid, User,
+    Capacity, GresKind, GresRequest, GresScope, Inventory, JobSpec, MemoryRequest, NodeConfig,
+    NodeCount, NodeId, Partition, PartitionState, Request, Seconds, TimeLimit, Timestamp,
+    TopologyWish, Uid, User,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -341,30 +341,11 @@ fn offer(state: &mut State, shape: &Shape, salt: u32) -> anyhow::Result<()> {
     };
     let request = Arc::new(request);
     let spec = JobSpec {
-        name: "job".into(),
-        user: User { uid: Uid(uid), gid: uid, name: "u".into() },
-        account: Box::default(),
-        qos: Box::default(),
-        partitions: Vec::new(),
-        request: state.interned(&request).unwrap_or(request),
         time_limit: Some(TimeLimit::Limited(Seconds(shape.limit))),
-        time_min: None,
-        begin: None,
-        deadline: None,
-        dependency: Dependency::default(),
-        kill_on_invalid_dependency: false,
-        array: None,
-        held: false,
-        nice: 0,
-        priority: None,
-        requeue: None,
-        licenses: Vec::new(),
-        reservation: None,
-        comment: Box::default(),
-        wckey: Box::default(),
-        launch: LaunchSpec::default(),
-        script_bytes: 0,
-        env_bytes: 0,
+        ..JobSpec::plain(
+            User { uid: Uid(uid), gid: uid, name: "u".into() },
+            state.interned(&request).unwrap_or(request),
+        )
     };
     let actor = Actor { uid: Uid(uid), role: Role::User };
     let submit = Submit { actor, groups: Vec::new(), request_id: [0; 16], spec };

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use muster_core::config::{ClusterConfig, Limits, PriorityWeights};
 use muster_model::{
-    Capacity, Constraint, Dependency, GresKind, GresRequest, GresScope, JobSpec, LaunchSpec,
-    MemoryRequest, NodeConfig, NodeCount, Partition, PartitionState, Request, Seconds, TimeLimit,
-    Uid, User,
+    Capacity, Constraint, GresKind, GresRequest, GresScope, JobSpec, MemoryRequest, NodeConfig,
+    NodeCount, Partition, PartitionState, Request, Seconds, TimeLimit, Uid, User,
 };
 
 use super::trace::{Entry, Machine, NodeKind, Trace, Unit, Wish};
@@ -123,33 +122,14 @@ impl Cluster {
     pub fn spec(&self, job: &Entry) -> JobSpec {
         let uid = 1000u32.saturating_add(job.user);
         JobSpec {
-            name: "job".into(),
-            user: User { uid: Uid(uid), gid: uid, name: format!("u{}", job.user).into() },
-            account: Box::default(),
-            qos: Box::default(),
-            partitions: Vec::new(),
-            request: Arc::new(self.request(&job.wish)),
             // Limits above u32 were clipped when the trace was read.
             time_limit: Some(TimeLimit::Limited(Seconds(
                 u32::try_from(job.limit).unwrap_or(u32::MAX),
             ))),
-            time_min: None,
-            begin: None,
-            deadline: None,
-            dependency: Dependency::default(),
-            kill_on_invalid_dependency: false,
-            array: None,
-            held: false,
-            nice: 0,
-            priority: None,
-            requeue: None,
-            licenses: Vec::new(),
-            reservation: None,
-            comment: Box::default(),
-            wckey: Box::default(),
-            launch: LaunchSpec::default(),
-            script_bytes: 0,
-            env_bytes: 0,
+            ..JobSpec::plain(
+                User { uid: Uid(uid), gid: uid, name: format!("u{}", job.user).into() },
+                Arc::new(self.request(&job.wish)),
+            )
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use muster_model::{
-    Dependency, ExitStatus, GresKind, GresRequest, LaunchSpec, MemoryRequest, NodeCount, Placement,
-    Seconds, TopologyWish, User,
+    ExitStatus, GresKind, GresRequest, MemoryRequest, NodeCount, Placement, Seconds, TopologyWish,
+    User,
 };
 
 use super::*;
@@ -34,30 +34,11 @@ fn request(cpus: u32) -> Request {
 /// A job of user `uid` with this many CPUs and a limit of so many seconds; 0: none.
 fn spec(uid: u32, cpus: u32, limit: u32) -> JobSpec {
     JobSpec {
-        name: "job".into(),
-        user: User { uid: Uid(uid), gid: uid, name: "u".into() },
-        account: Box::default(),
-        qos: Box::default(),
-        partitions: Vec::new(),
-        request: Arc::new(request(cpus)),
         time_limit: (limit > 0).then_some(TimeLimit::Limited(Seconds(limit))),
-        time_min: None,
-        begin: None,
-        deadline: None,
-        dependency: Dependency::default(),
-        kill_on_invalid_dependency: false,
-        array: None,
-        held: false,
-        nice: 0,
-        priority: None,
-        requeue: None,
-        licenses: Vec::new(),
-        reservation: None,
-        comment: Box::default(),
-        wckey: Box::default(),
-        launch: LaunchSpec::default(),
-        script_bytes: 0,
-        env_bytes: 0,
+        ..JobSpec::plain(
+            User { uid: Uid(uid), gid: uid, name: "u".into() },
+            Arc::new(request(cpus)),
+        )
     }
 }
 
