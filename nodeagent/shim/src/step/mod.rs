@@ -8,7 +8,7 @@
 //! between loses nothing.
 //!
 //! - `dir`: the step's directory; `launcher`: the process that forks step shims
-//! - `course`: from the order to the last word; `clients`: who listens
+//! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
 //! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`: binding
 

@@ -1,0 +1,114 @@
+//! How a step's part ends: what is left of it goes, what was written is read to its end, and the last
+//! word is said.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use muster_proto::v1::NodeOver;
+use muster_proto::v1::step_output::Kind as Said;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Course;
+use crate::contain::Containment;
+use crate::step::streams::Stream;
+
+/// An asker who is away longer than this does not come back: the tasks end. An agent that restarts
+/// takes a second or two.
+pub(super) const ORPHANED: Duration = Duration::from_secs(30);
+/// After SIGKILL, until what is left counts as unkillable.
+const UNKILLABLE: Duration = Duration::from_secs(60);
+
+impl Course<'_> {
+    pub(super) fn terminate(&mut self, grace: Duration) {
+        let _ = Containment::Descent.signal(libc::SIGCONT, None);
+        if !grace.is_zero() {
+            let _ = Containment::Descent.signal(libc::SIGTERM, None);
+        }
+        let at = Instant::now() + grace;
+        self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Deadlines, and the end.
+    pub(super) fn follow(&mut self) {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            let _ = Containment::Descent.kill_all();
+            self.give_up_at = Some(now + UNKILLABLE);
+        }
+        if !self.discard && self.lonely_since.is_some_and(|at| at + ORPHANED <= now) {
+            self.discard = true;
+            self.terminate(Duration::from_secs(self.order.kill_wait_seconds.into()));
+        }
+        if self.last.is_some() || self.tasks.iter().any(|t| t.exit.is_none()) {
+            if self.give_up_at.is_some_and(|at| at <= now) && self.last.is_none() {
+                self.give_up();
+            }
+            return;
+        }
+        // Every task has ended: what they left behind goes too.
+        if has_children() {
+            if self.give_up_at.is_some_and(|at| at <= now) {
+                self.give_up();
+            } else if self.give_up_at.is_none() {
+                let _ = Containment::Descent.kill_all();
+                self.give_up_at = Some(now + UNKILLABLE);
+            }
+            return;
+        }
+        // A pipe that somebody outside holds open says nothing more of ours once it is empty.
+        if self.tasks.iter().flat_map(|t| &t.streams).all(Stream::is_over) {
+            self.finish(0);
+        } else {
+            self.drain();
+        }
+    }
+
+    /// Reads what is left in pipes whose writers may live elsewhere, as far as the window allows.
+    fn drain(&mut self) {
+        let (window, discard) = (self.window, self.discard);
+        for at in 0..self.tasks.len() {
+            for which in 0..2 {
+                let stream = &mut self.tasks[at].streams[which];
+                let Some(fd) = stream.wanted(window, discard) else { continue };
+                let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+                let quiet = poll(&mut fds, PollTimeout::ZERO) == Ok(0);
+                if quiet {
+                    let end = stream.close();
+                    self.pass_on(end);
+                }
+            }
+        }
+        if self.tasks.iter().flat_map(|t| &t.streams).all(Stream::is_over) {
+            self.finish(0);
+        }
+    }
+
+    fn give_up(&mut self) {
+        let left = Containment::Descent.procs().map_or(1, |procs| procs.len());
+        self.finish(u32::try_from(left).unwrap_or(u32::MAX));
+    }
+
+    fn finish(&mut self, unkillable: u32) {
+        let (usage, _) = self.meter.end(&Containment::Descent);
+        let last = NodeOver { usage: Some(usage), unkillable };
+        self.last = Some(last);
+        self.give_up_at = None;
+        self.tell(&Said::Over(last));
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.last.is_some()
+            && ((self.over && self.clients.iter().all(|c| !c.wants_to_write())) || self.discard)
+    }
+}
+
+/// Whether any child is left, ended or not.
+fn has_children() -> bool {
+    // SAFETY: all zero is a value of the struct, which the kernel fills in.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the struct is live.
+    let done = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    !(done == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD))
+}

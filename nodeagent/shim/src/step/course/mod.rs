@@ -1,0 +1,188 @@
+//! A step's course on its node: one thread, one poll over the tasks' files, their end, and whoever
+//! speaks.
+//!
+//! - `begin`: from the fork to the first poll
+//! - `tasks`: how they start and end; `input`: what they are fed with
+//! - `speech`: whoever listens, and what is said and heard
+//! - `ending`: what is left, and the last word
+
+mod begin;
+mod ending;
+mod input;
+mod speech;
+mod tasks;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use muster_cgroup::Group;
+use muster_proto::shim::v1::StepOrder;
+use muster_proto::v1::{NodeOver, StartStep};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+
+use super::clients::Client;
+use super::feed::Feed;
+use crate::slice::Host;
+use crate::usage::{Counted, Meter};
+use ending::ORPHANED;
+use tasks::Task;
+
+pub(super) use begin::run;
+
+/// Output that waits to be written to the asker's stream beyond this stops reading more, in bytes.
+const BACKLOG: usize = 4 << 20;
+
+pub(super) struct Course<'a> {
+    host: &'a Host,
+    order: StepOrder,
+    start: StartStep,
+    group: Option<Group>,
+    listener: UnixListener,
+    clients: Vec<Client>,
+    tasks: Vec<Task>,
+    feed: Feed,
+    feed_closed: bool,
+    window: usize,
+    meter: Meter,
+    oom_kills: u64,
+    /// When what is left is killed, and given up.
+    kill_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    lonely_since: Option<Instant>,
+    /// Nobody will ask for output any more.
+    discard: bool,
+    /// The asker has said good-bye.
+    over: bool,
+    /// The last word, once no task is left.
+    last: Option<NodeOver>,
+    buffer: Vec<u8>,
+}
+
+/// What a descriptor of the poll belongs to.
+#[derive(Clone, Copy)]
+enum Of {
+    Children,
+    Listener,
+    Client(usize),
+    Stream(usize, usize),
+    Stdin(usize),
+}
+
+impl<'a> Course<'a> {
+    fn new(
+        host: &'a Host,
+        order: StepOrder,
+        start: StartStep,
+        group: Option<Group>,
+        listener: UnixListener,
+        asker: Client,
+    ) -> Self {
+        let oom_kills = group.as_ref().and_then(|g| g.oom_kills().ok()).unwrap_or(0);
+        Self {
+            host,
+            order,
+            start,
+            group,
+            listener,
+            clients: vec![asker],
+            tasks: Vec::new(),
+            feed: Feed::default(),
+            feed_closed: false,
+            window: 0,
+            meter: Meter::new(Counted::default()),
+            oom_kills,
+            kill_at: None,
+            give_up_at: None,
+            lonely_since: None,
+            discard: false,
+            over: false,
+            last: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn run(mut self, children: &SignalFd) {
+        self.launch();
+        loop {
+            self.reap();
+            self.follow();
+            self.close_feed();
+            self.clients.iter_mut().for_each(Client::write);
+            self.lose_clients();
+            if self.is_done() {
+                return;
+            }
+            self.wait(children);
+        }
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&mut self, children: &SignalFd) {
+        let room = self.discard || self.clients.iter().all(|c| !c.asker || c.backlog() < BACKLOG);
+        let mut what = vec![Of::Children, Of::Listener];
+        let mut fds: Vec<(BorrowedFd<'_>, PollFlags)> =
+            vec![(children.as_fd(), PollFlags::POLLIN), (self.listener.as_fd(), PollFlags::POLLIN)];
+        for (at, client) in self.clients.iter().enumerate() {
+            let write =
+                if client.wants_to_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            what.push(Of::Client(at));
+            fds.push((client.fd(), PollFlags::POLLIN | write));
+        }
+        for (at, task) in self.tasks.iter().enumerate() {
+            for (which, stream) in task.streams.iter().enumerate() {
+                if let Some(fd) = stream.wanted(self.window, self.discard).filter(|_| room) {
+                    what.push(Of::Stream(at, which));
+                    fds.push((fd, PollFlags::POLLIN));
+                }
+            }
+            if let Some(fd) = task.stdin.as_ref().filter(|_| !self.feed.at(task.fed).is_empty()) {
+                what.push(Of::Stdin(at));
+                fds.push((fd.as_fd(), PollFlags::POLLOUT));
+            }
+        }
+        let mut fds: Vec<PollFd<'_>> =
+            fds.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)).collect();
+        let timeout = self.timeout();
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let ready: Vec<(Of, PollFlags)> = what
+            .into_iter()
+            .zip(&fds)
+            .filter_map(|(of, fd)| fd.revents().filter(|r| !r.is_empty()).map(|r| (of, r)))
+            .collect();
+        drop(fds);
+        for (of, events) in ready {
+            match of {
+                Of::Children => while let Ok(Some(_)) = children.read_signal() {},
+                Of::Listener => self.accept(),
+                Of::Client(at) => {
+                    if events
+                        .intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR)
+                    {
+                        self.hear(at);
+                    }
+                }
+                Of::Stream(at, which) => {
+                    let mut buffer = std::mem::take(&mut self.buffer);
+                    let data = self.tasks[at].streams[which].read(&mut buffer, self.discard);
+                    self.buffer = buffer;
+                    self.pass_on(data);
+                }
+                Of::Stdin(at) => self.write_stdin(at),
+            }
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let orphan = self.lonely_since.filter(|_| !self.discard).map(|at| at + ORPHANED);
+        let next = [self.kill_at, self.give_up_at, orphan].into_iter().flatten().min();
+        let Some(next) = next else { return PollTimeout::NONE };
+        let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    }
+}

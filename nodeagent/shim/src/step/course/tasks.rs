@@ -1,0 +1,104 @@
+//! The tasks of the node: how they start and how each ends.
+
+use muster_proto::v1::step_output::Kind as Said;
+use muster_proto::v1::{ExitStatus, TaskData, TaskExit, TasksStarted};
+use nix::unistd::Pid;
+use std::os::fd::OwnedFd;
+
+use super::Course;
+use crate::step::child::{self, Common};
+use crate::step::streams::{Stream, window};
+use crate::step::variables;
+use crate::usage;
+
+/// One task.
+pub(super) struct Task {
+    pub(super) rank: u32,
+    pub(super) pid: Option<Pid>,
+    pub(super) exit: Option<TaskExit>,
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) fed: u64,
+    pub(super) streams: [Stream; 2],
+    pub(super) terminal: bool,
+}
+
+impl Course<'_> {
+    pub(super) fn launch(&mut self) {
+        let part = self.start.part.clone().unwrap_or_default();
+        self.window = window(part.tasks.len() * 2);
+        let (order, start, group) = (self.order.clone(), self.start.clone(), self.group.take());
+        let common = Common {
+            host: self.host,
+            environment: variables::of_node(self.host, &order, &start),
+            order: &order,
+            start: &start,
+            group: group.as_ref(),
+        };
+        let mut started = TasksStarted::default();
+        for (local, rank) in part.tasks.iter().copied().enumerate() {
+            let mut task = Task {
+                rank,
+                pid: None,
+                exit: None,
+                stdin: None,
+                fed: 0,
+                streams: [Stream::new(rank, 1, None), Stream::new(rank, 2, None)],
+                terminal: start.terminal.is_some() && rank == 0,
+            };
+            match child::start(&common, local) {
+                Ok(child) => {
+                    started.tasks.push(rank);
+                    started.pids.push(child.pid.as_raw().cast_unsigned());
+                    task.pid = Some(child.pid);
+                    task.stdin = child.stdin;
+                    task.streams =
+                        [Stream::new(rank, 1, child.stdout), Stream::new(rank, 2, child.stderr)];
+                }
+                Err(e) => {
+                    let note = format!("error: task {rank} cannot be started: {e}");
+                    self.tell(&Said::Note(note));
+                    let status = Some(ExitStatus { code: 1, signal: 0 });
+                    task.exit = Some(TaskExit { task: rank, status, core: false, oom: false });
+                }
+            }
+            self.tasks.push(task);
+        }
+        self.group = group;
+        self.tell(&Said::Started(started));
+        let refused: Vec<TaskExit> = self.tasks.iter().filter_map(|t| t.exit).collect();
+        refused.into_iter().for_each(|exit| self.tell(&Said::Exit(exit)));
+        // What goes to a file of its own, or nowhere, has ended before it began.
+        let streams = self.tasks.iter().flat_map(|t| t.streams.iter());
+        let ended: Vec<TaskData> = streams.flat_map(Stream::again).collect();
+        ended.into_iter().for_each(|data| self.tell(&Said::Data(data)));
+    }
+
+    /// Collects every ended child: tasks, and orphans that came to the subreaper.
+    pub(super) fn reap(&mut self) {
+        while let Some((pid, raw, used)) = usage::wait() {
+            self.meter.add(&used);
+            let task = self.tasks.iter().position(|t| t.pid.map(Pid::as_raw) == Some(pid));
+            let Some(at) = task else { continue };
+            let killed = libc::WIFSIGNALED(raw);
+            let status = match killed {
+                true => ExitStatus { code: 0, signal: libc::WTERMSIG(raw).cast_unsigned() },
+                false => ExitStatus { code: libc::WEXITSTATUS(raw).cast_unsigned(), signal: 0 },
+            };
+            let oom = status.signal == libc::SIGKILL.cast_unsigned() && self.was_oom();
+            let exit = TaskExit {
+                task: self.tasks[at].rank,
+                status: Some(status),
+                core: killed && libc::WCOREDUMP(raw),
+                oom,
+            };
+            self.tasks[at].exit = Some(exit);
+            self.tell(&Said::Exit(exit));
+        }
+    }
+
+    /// The kernel has killed for memory in the job's group since the step began.
+    fn was_oom(&self) -> bool {
+        let now = self.group.as_ref().and_then(|g| g.oom_kills().ok()).unwrap_or(0);
+        now > self.oom_kills
+    }
+}
