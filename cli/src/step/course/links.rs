@@ -1,0 +1,150 @@
+//! A stream to each node of the step: opened with its order, taken up again when it breaks, given
+//! up when nobody comes back.
+
+use bytes::Bytes;
+use muster_proto::v1::step_input::Kind as Ask;
+use muster_proto::v1::{AttachStep, Program, StepGrant, StepInput, Taken};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::order::order;
+use super::{Course, Event, Node, Progress, QUEUE};
+use crate::exit;
+use crate::step::agents::{PATIENCE, PAUSE, is_passing};
+use crate::step::sinks::Of;
+
+impl Course {
+    /// Sends each node its order.
+    pub(in crate::step) fn start(
+        &mut self,
+        programs: &[Vec<String>],
+        environment: Vec<u8>,
+        grant: &StepGrant,
+    ) {
+        let environment = Bytes::from(environment);
+        let wish = self.wish.clone();
+        for (at, part) in grant.nodes.iter().enumerate() {
+            let program = |argv: &Vec<String>| Program { argv: argv.clone() };
+            let programs = match wish.multi_prog {
+                false => programs.iter().map(program).collect(),
+                true => part.tasks.iter().map(|t| program(&programs[*t as usize])).collect(),
+            };
+            let order = order(&wish, grant, part, programs, environment.clone());
+            let ask = self.dial(at, &part.node, Ask::Start(order));
+            self.nodes.push(Node {
+                part: part.clone(),
+                ask,
+                over: false,
+                stdin_taken: 0,
+                stdin_closed: false,
+                away_since: None,
+            });
+            for task in &part.tasks {
+                for stream in [1, 2] {
+                    let of = Of { node: at, task: *task, stream };
+                    self.progress.insert(of, Progress::default());
+                }
+            }
+        }
+    }
+
+    /// Opens a stream to a node, with this first message.
+    fn dial(&self, at: usize, node: &str, first: Ask) -> mpsc::Sender<StepInput> {
+        let (ask, asked) = mpsc::channel(QUEUE);
+        ask.try_send(StepInput { kind: Some(first) }).expect("a new queue has room");
+        let (agents, events, node) = (self.agents.clone(), self.events.clone(), node.to_owned());
+        tokio::spawn(async move {
+            let opened = match agents.of(&node) {
+                Ok(mut client) => client.run(ReceiverStream::new(asked)).await,
+                Err(fault) => Err(Status::not_found(fault.to_string())),
+            };
+            let mut stream = match opened {
+                Ok(response) => response.into_inner(),
+                Err(status) => return drop(events.send(Event::Out(at, Err(status))).await),
+            };
+            loop {
+                let event = match stream.message().await {
+                    Ok(Some(message)) => Event::Out(at, Ok(message)),
+                    Ok(None) => return drop(events.send(Event::End(at)).await),
+                    Err(status) => return drop(events.send(Event::Out(at, Err(status))).await),
+                };
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ask
+    }
+
+    pub(super) async fn ask(&self, at: usize, kind: Ask) {
+        // A node that is away hears it when it is back, or needs it no more.
+        let _ = self.nodes[at].ask.send(StepInput { kind: Some(kind) }).await;
+    }
+
+    pub(super) async fn ask_all(&self, kind: &Ask) {
+        for at in 0..self.nodes.len() {
+            if !self.nodes[at].over {
+                self.ask(at, kind.clone()).await;
+            }
+        }
+    }
+
+    /// A stream to a node broke: it is taken up again, or the node is given up.
+    pub(super) async fn broken(&mut self, at: usize, status: &Status) {
+        if self.nodes[at].over {
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.nodes[at].away_since.get_or_insert(now);
+        if is_passing(status) && now - since < PATIENCE {
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(PAUSE).await;
+                let _ = events.send(Event::Again(at)).await;
+            });
+            return;
+        }
+        let node = self.nodes[at].part.node.clone();
+        let text = match status.code() {
+            tonic::Code::Unavailable => format!("Node failure on {node}"),
+            _ => format!("{node}: {}", status.message()),
+        };
+        exit::error("srun", &text);
+        self.lose(at).await;
+    }
+
+    pub(super) fn resume(&mut self, at: usize) {
+        if self.nodes[at].over {
+            return;
+        }
+        let of_node = self.progress.iter().filter(|(of, _)| of.node == at);
+        let taken = of_node
+            .map(|(of, p)| Taken { task: of.task, stream: of.stream, offset: p.written })
+            .collect();
+        let attach = AttachStep {
+            job: self.grant.job,
+            step: self.grant.step,
+            resume: true,
+            taken,
+            stdin_sent: self.stdin_sent,
+        };
+        let node = self.nodes[at].part.node.clone();
+        self.nodes[at].ask = self.dial(at, &node, Ask::Attach(attach));
+    }
+
+    /// The tasks of a node are none of ours any more.
+    pub(super) async fn lose(&mut self, at: usize) {
+        self.report.fault();
+        self.nodes[at].over = true;
+        for (of, progress) in &mut self.progress {
+            if of.node == at {
+                progress.end = true;
+            }
+        }
+        if !self.wish.no_kill {
+            self.terminate(self.kill_wait).await;
+        }
+    }
+}
