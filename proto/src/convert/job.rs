@@ -20,6 +20,12 @@ pub const MAX_ARRAY_SIZE: u32 = 4_000_001;
 /// A spec for the wire.
 #[must_use]
 pub fn spec_out(spec: &JobSpec) -> v1::JobSpec {
+    v1::JobSpec { launch: Some(launch_out(&spec.launch)), ..brief_out(spec) }
+}
+
+/// The same without how it is launched.
+#[must_use]
+pub fn brief_out(spec: &JobSpec) -> v1::JobSpec {
     let words = |list: &[Box<str>]| list.iter().map(|s| s.to_string()).collect();
     v1::JobSpec {
         name: spec.name.to_string(),
@@ -47,7 +53,7 @@ pub fn spec_out(spec: &JobSpec) -> v1::JobSpec {
         reservation: spec.reservation.as_deref().unwrap_or_default().to_owned(),
         comment: spec.comment.to_string(),
         wckey: spec.wckey.to_string(),
-        launch: Some(launch_out(&spec.launch)),
+        launch: None,
     }
 }
 
@@ -91,7 +97,7 @@ pub fn spec_in(wire: &v1::JobSpec, max_array_size: u32) -> Result<JobSpec, BadFi
         reservation: optional(&wire.reservation),
         comment: text(&wire.comment),
         wckey: text(&wire.wckey),
-        launch: wire.launch.as_ref().map(launch_in).transpose()?.unwrap_or_default(),
+        launch: Arc::new(wire.launch.as_ref().map(launch_in).transpose()?.unwrap_or_default()),
         script_bytes: 0,
         env_bytes: 0,
     })

@@ -60,7 +60,7 @@ fn spec() -> JobSpec {
         reservation: Some("maint".into()),
         comment: "hi there".into(),
         wckey: "w".into(),
-        launch: LaunchSpec {
+        launch: Arc::new(LaunchSpec {
             workdir: "/home/alice".into(),
             stdout: Some("%x-%j.out".into()),
             open_mode: OpenMode::Append,
@@ -70,7 +70,7 @@ fn spec() -> JobSpec {
             signal: Some(SignalRequest { signal: 10, before_seconds: 60, batch_only: true }),
             extras: vec![("hint".into(), "nomultithread".into())],
             ..LaunchSpec::default()
-        },
+        }),
         script_bytes: 0,
         env_bytes: 0,
     }

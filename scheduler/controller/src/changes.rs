@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::Controller;
 use crate::rpc::query::opinions;
-use crate::show::job::{self, Line, Shown};
+use crate::show::job::{self, Depth, Line, Shown};
 
 /// Events a watcher may lag behind before it must look at the state again: a burst of a big
 /// array's tasks, at about a kilobyte each.
@@ -68,7 +68,7 @@ pub async fn run(controller: Arc<Controller>) {
         }
         let opinions = opinions(&controller);
         let read = controller.engine.look(move |state| {
-            let shown = Shown { now: opinions.now, details: false };
+            let shown = Shown { now: opinions.now, depth: Depth::Plain };
             let mut jobs = Vec::new();
             for id in some {
                 for line in lines_of(state, id) {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::Controller;
 use crate::history::HistoryEntry;
-use crate::show::job::Shown;
+use crate::show::job::{Depth, Shown};
 
 /// Attempts of one transaction.
 const BATCH: usize = 1000;
@@ -99,7 +99,7 @@ pub async fn flush(controller: &Controller) -> anyhow::Result<()> {
     let rows = controller
         .engine
         .look(move |state| {
-            let shown = Shown { now: Timestamp(0), details: true };
+            let shown = Shown { now: Timestamp(0), depth: Depth::Details };
             let rows = names.iter().flat_map(|(job, attempt)| {
                 crate::show::history::rows(state, *job, *attempt, shown)
             });

@@ -66,6 +66,8 @@ pub enum Rejection {
     BadReservationTime(String),
     #[error("dependency on job {0}, which does not exist")]
     UnknownDependency(JobId),
+    #[error("dependency {term} can never hold: job {job} has ended otherwise")]
+    DependencyNeverHolds { term: String, job: JobId },
     #[error("job {0} cannot depend on itself")]
     DependencyOnItself(JobId),
     #[error("these dependencies would wait for each other for ever (job {0})")]

@@ -79,7 +79,7 @@ impl SwitchWish {
 }
 
 /// Warn the job before its end: `--signal=B:USR1@60`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SignalRequest {
     pub signal: i32,
     /// Seconds before the time limit.
@@ -89,7 +89,7 @@ pub struct SignalRequest {
 }
 
 /// `--open-mode`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpenMode {
     #[default]
     Truncate,
@@ -98,7 +98,7 @@ pub enum OpenMode {
 
 /// How to launch: of no interest to the planner. Script and environment are not here: they are
 /// blobs beside the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaunchSpec {
     pub workdir: Box<str>,
     /// Patterns (`%j` ...) as written; `None`: the default name.
@@ -158,7 +158,8 @@ pub struct JobSpec {
     pub reservation: Option<Box<str>>,
     pub comment: Box<str>,
     pub wckey: Box<str>,
-    pub launch: LaunchSpec,
+    /// Shared: jobs that a loop submits are mostly alike in it.
+    pub launch: Arc<LaunchSpec>,
     /// Sizes of the blobs, for quotas and display; bytes.
     pub script_bytes: u32,
     pub env_bytes: u32,
@@ -190,7 +191,7 @@ impl JobSpec {
             reservation: None,
             comment: Box::default(),
             wckey: Box::default(),
-            launch: LaunchSpec::default(),
+            launch: Arc::default(),
             script_bytes: 0,
             env_bytes: 0,
         }

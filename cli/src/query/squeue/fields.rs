@@ -134,7 +134,7 @@ pub(super) const FIELDS: &[Field] = &[
         _ => "N/A".to_owned(),
     }),
     f("MaxNodes", ' ', "MAX_NODES", |j, _| request(j).max_nodes.unwrap_or(0).to_string()),
-    f("AllocNodes", ' ', "ALLOC_NODES", |j, _| or(&launch(j).submit_host, "N/A")),
+    d("AllocNodes", ' ', "ALLOC_NODES", |j, _| or(&launch(j).submit_host, "N/A")),
     d("AllocSID", ' ', "ALLOC_SID", ZERO),
     f("ReqNodes", 'n', "REQ_NODES", |j, _| request(j).required_nodes.join(",")),
     f("ExcNodes", 'x', "EXC_NODES", |j, _| request(j).excluded_nodes.join(",")),

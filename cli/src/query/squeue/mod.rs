@@ -92,6 +92,7 @@ fn load(options: &Options, source: &mut dyn Source) -> Result<Vec<Job>, Output> 
         all_states: options.jobs.is_some()
             || options.states.as_ref().is_some_and(states::Wanted::ended),
         with_details: options.needs_details(),
+        brief: options.is_brief(),
         with_estimates: options.estimates,
     };
     // Users that nobody has leave nothing to ask for.
@@ -134,13 +135,14 @@ fn table(
         out.push_str(&layout.line(|field| FIELDS[field].header.to_owned()));
         out.push('\n');
     }
-    let mut jobs = if options.one_line_per_task { spread(jobs) } else { jobs };
-    sort(&mut jobs, &options.sort, here);
+    let jobs = if options.one_line_per_task { spread(jobs) } else { jobs };
     let view = fields::View { here, units: options.units, cluster };
-    for job in &jobs {
+    for job in sorted(&jobs, &options.sort, here) {
         out.push_str(&layout.line(|field| (FIELDS[field].value)(job, &view)));
         out.push('\n');
     }
+    // The process ends soon: taking a hundred thousand jobs apart would only make its user wait.
+    std::mem::forget(jobs);
 }
 
 /// One job per array task, started or not.
@@ -158,36 +160,20 @@ fn spread(jobs: Vec<Job>) -> Vec<Job> {
     out
 }
 
-/// Sorts by letters, each with an optional sign; what is equal stays in the order of ids.
-fn sort(jobs: &mut [Job], order: &[(char, bool)], here: &Surroundings) {
-    let mut keyed: Vec<(Vec<Key>, usize)> = jobs
-        .iter()
-        .enumerate()
-        .map(|(at, job)| {
-            (order.iter().map(|(code, _)| fields::key(*code, job, here)).collect(), at)
-        })
-        .collect();
-    keyed.sort_by(|(a, at_a), (b, at_b)| {
+/// Sorted by letters, each with an optional sign; what is equal stays in the order of ids.
+fn sorted<'a>(jobs: &'a [Job], order: &[(char, bool)], here: &Surroundings) -> Vec<&'a Job> {
+    let keys = |job| order.iter().map(|(code, _)| fields::key(*code, job, here)).collect();
+    let mut keyed: Vec<(Vec<Key>, &Job)> = jobs.iter().map(|job| (keys(job), job)).collect();
+    keyed.sort_by(|(a, _), (b, _)| {
         for ((x, y), (_, down)) in a.iter().zip(b).zip(order) {
             let by = if *down { y.cmp(x) } else { x.cmp(y) };
             if by != Ordering::Equal {
                 return by;
             }
         }
-        at_a.cmp(at_b)
+        Ordering::Equal
     });
-    let mut places: Vec<usize> = vec![0; jobs.len()];
-    for (to, (_, from)) in keyed.iter().enumerate() {
-        places[*from] = to;
-    }
-    // Follow the cycles of the permutation: jobs are large and need not be copied.
-    for at in 0..jobs.len() {
-        while places[at] != at {
-            let to = places[at];
-            jobs.swap(at, to);
-            places.swap(at, to);
-        }
-    }
+    keyed.into_iter().map(|(_, job)| job).collect()
 }
 
 impl Options {

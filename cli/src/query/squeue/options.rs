@@ -147,6 +147,13 @@ impl Options {
         }
     }
 
+    /// Whether nothing that is shown or sorted by needs how a job is launched.
+    pub(super) fn is_brief(&self) -> bool {
+        let sorts = |(code, _): &(char, bool)| FIELDS.iter().any(|f| f.code == *code && f.details);
+        let jobs = matches!(self.shape, Shape::Jobs(_));
+        jobs && !self.needs_details() && !self.sort.iter().any(sorts)
+    }
+
     /// Whether the cluster's name is shown or must be checked.
     pub(super) fn needs_cluster(&self) -> bool {
         let shown = match &self.shape {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::{Buf, Bytes};
-use muster_core::state::{Parts, State};
-use muster_model::{JobSpec, Partition, Request, Reservation, Timestamp};
+use muster_core::state::{Interned, Parts, State};
+use muster_model::{JobSpec, LaunchSpec, Partition, Request, Reservation, Timestamp};
 use muster_proto::store::v1 as rec;
 use prost::Message;
 use prost::encoding::{self, DecodeContext, WireType};
@@ -52,7 +52,8 @@ pub fn encode(parts: &Parts) -> Bytes {
     let specs =
         Table::of(parts.jobs.iter().map(|j| &j.spec).chain(parts.arrays.iter().map(|a| &a.spec)));
     let requests = Table::of(specs.items.iter().map(|spec| &spec.request));
-    let mut out = Vec::with_capacity(4096 + 512 * specs.items.len());
+    let launches = Table::of(specs.items.iter().map(|spec| &spec.launch));
+    let mut out = Vec::with_capacity(4096 + 256 * specs.items.len());
     encoding::int64::encode(1, &parts.clock.0, &mut out);
     encoding::uint32::encode(2, &parts.next_id, &mut out);
     encoding::message::encode(3, &parts.config.store(), &mut out);
@@ -68,6 +69,7 @@ pub fn encode(parts: &Parts) -> Bytes {
     for item in &specs.items {
         let mut record = spec::store_spec(item);
         record.request_ref = requests.place(&item.request);
+        record.launch_ref = launches.place(&item.launch) + 1;
         encoding::message::encode(7, &record, &mut out);
     }
     for item in &parts.jobs {
@@ -80,6 +82,9 @@ pub fn encode(parts: &Parts) -> Bytes {
         encoding::message::encode(10, &reservation.store(), &mut out);
     }
     encoding::message::encode(11, &parts.habits.store(), &mut out);
+    for launch in &launches.items {
+        encoding::message::encode(12, &launch.store(), &mut out);
+    }
     out.into()
 }
 
@@ -92,7 +97,10 @@ pub fn decode(bytes: Bytes) -> Result<State, BadRecord> {
     let requests = raw.requests.into_iter().map(load_one::<Request>);
     let requests: Vec<Arc<Request>> =
         requests.map(|r| r.map(Arc::new)).collect::<Result<_, _>>()?;
-    let specs = load_specs(&raw.specs, &requests)?;
+    let launches = raw.launches.into_iter().map(load_one::<LaunchSpec>);
+    let launches: Vec<Arc<LaunchSpec>> =
+        launches.map(|l| l.map(Arc::new)).collect::<Result<_, _>>()?;
+    let specs = load_specs(&raw.specs, &requests, &launches)?;
     let load_job = |bytes: Bytes| job::load_job(rec::Job::decode(bytes)?, &specs);
     let load_array = |bytes: Bytes| job::load_array(rec::Array::decode(bytes)?, &specs);
     Ok(State::from_parts(Parts {
@@ -121,27 +129,47 @@ fn load_one<T: Stored<Record: Message + Default>>(bytes: Bytes) -> Result<T, Bad
     T::load(T::Record::decode(bytes)?)
 }
 
-fn load_specs(raw: &[Bytes], requests: &[Arc<Request>]) -> Result<Vec<Arc<JobSpec>>, BadRecord> {
+fn load_specs(
+    raw: &[Bytes],
+    requests: &[Arc<Request>],
+    launches: &[Arc<LaunchSpec>],
+) -> Result<Vec<Arc<JobSpec>>, BadRecord> {
     let one = |bytes: &Bytes| -> Result<Arc<JobSpec>, BadRecord> {
-        let record = rec::JobSpec::decode(bytes.clone())?;
+        let mut record = rec::JobSpec::decode(bytes.clone())?;
         let at = record.request_ref;
         let bad = BadRecord::Value { field: "request_ref", value: at.into() };
         let request = requests.get(at as usize).cloned().ok_or(bad)?;
-        spec::load_spec(record, request).map(Arc::new)
+        let launch = match (record.launch.take(), record.launch_ref) {
+            // Snapshots of before there was a table have it inside.
+            (Some(own), _) => Arc::new(LaunchSpec::load(own)?),
+            (None, 0) => return Err(BadRecord::Missing("launch")),
+            (None, at) => {
+                let bad = BadRecord::Value { field: "launch_ref", value: at.into() };
+                launches.get(at as usize - 1).cloned().ok_or(bad)?
+            }
+        };
+        spec::load_spec(record, request, launch).map(Arc::new)
     };
     let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
-    let share = raw.len().div_ceil(threads).max(SPECS_PER_THREAD);
+    let each = raw.len().div_ceil(threads).max(SPECS_PER_THREAD);
     thread::scope(|scope| {
         let shares: Vec<_> = raw
-            .chunks(share)
+            .chunks(each)
             .map(|share| scope.spawn(move || share.iter().map(one).collect::<Result<Vec<_>, _>>()))
             .collect();
         let mut specs = Vec::with_capacity(raw.len());
         for share in shares {
             specs.extend(share.join().expect("reading a spec does not panic")?);
         }
+        share(&mut specs);
         Ok(specs)
     })
+}
+
+/// Has equal parts of specs once, while each spec is nobody else's and need not be copied for it.
+fn share(specs: &mut [Arc<JobSpec>]) {
+    let mut shared = Interned::default();
+    specs.iter_mut().for_each(|spec| shared.keep(spec));
 }
 
 /// A snapshot message split into its elements, each still as bytes.
@@ -158,6 +186,7 @@ struct Raw {
     arrays: Vec<Bytes>,
     reservations: Vec<Bytes>,
     habits: Option<Bytes>,
+    launches: Vec<Bytes>,
 }
 
 impl Raw {
@@ -187,6 +216,7 @@ impl Raw {
                         9 => raw.arrays.push(element),
                         10 => raw.reservations.push(element),
                         11 => raw.habits = Some(element),
+                        12 => raw.launches.push(element),
                         _ => return Err(BadRecord::UnknownKind),
                     }
                 }

@@ -14,7 +14,9 @@ use muster_core::event::Event;
 use muster_core::plan::{self, Policy};
 use muster_core::state::State;
 use muster_model::*;
+use muster_proto::store::v1 as rec;
 use muster_store::{Fault, FaultKind, Log, Mem, MemDisk, SledLog};
+use prost::Message as _;
 
 use super::batch::{JobBlobs, Wish, environment_key, script_key, step};
 use super::codec;
@@ -113,7 +115,7 @@ fn submit(request_id: u32) -> Submit {
         reservation: None,
         comment: "".into(),
         wckey: "".into(),
-        launch: LaunchSpec { workdir: "/home/alice".into(), ..LaunchSpec::default() },
+        launch: LaunchSpec { workdir: "/home/alice".into(), ..LaunchSpec::default() }.into(),
         script_bytes: 9,
         env_bytes: 5,
     };
@@ -216,7 +218,9 @@ fn check_replay(story: &[fn(&State, Timestamp) -> Vec<Command>]) {
         }
     }
     assert!(replayed == state, "a replay of all facts");
-    assert!(snapshot::decode(snapshot::encode(&state.parts())).unwrap() == state, "a snapshot");
+    let bytes = snapshot::encode(&state.parts());
+    assert!(snapshot::decode(bytes.clone()).unwrap() == state, "a snapshot");
+    assert!(snapshot::decode(with_launches_inside(bytes)).unwrap() == state, "an old snapshot");
     let (index, bytes) = early.expect("the middle batch was a commit");
     log.snapshot(index, bytes).unwrap();
     drop(log);
@@ -224,6 +228,17 @@ fn check_replay(story: &[fn(&State, Timestamp) -> Vec<Command>]) {
     assert!(recovered.state == state, "the early snapshot and the tail");
     let now = Timestamp(9_000_000);
     assert_eq!(starts(&recovered.state, now), starts(&state, now), "the next plan");
+}
+
+/// A snapshot as it was written before launches had a table of their own.
+fn with_launches_inside(bytes: Bytes) -> Bytes {
+    let mut snapshot = rec::Snapshot::decode(bytes).unwrap();
+    for spec in &mut snapshot.specs {
+        spec.launch = Some(snapshot.launches[spec.launch_ref as usize - 1].clone());
+        spec.launch_ref = 0;
+    }
+    snapshot.launches.clear();
+    snapshot.encode_to_vec().into()
 }
 
 /// The first node in a week, for an hour.
@@ -414,7 +429,7 @@ async fn snapshots_are_taken_as_the_tail_grows_and_a_restart_reads_them() {
     let engine = start(Mem::open(&disk).unwrap());
     configure(&engine).await;
     let mut big = submit(0);
-    big.spec.launch.args = vec!["x".repeat(100_000).into()];
+    Arc::make_mut(&mut big.spec.launch).args = vec!["x".repeat(100_000).into()];
     for n in 0..200u32 {
         big.request_id[..4].copy_from_slice(&n.to_le_bytes());
         engine.submit(Command::Submit(Box::new(big.clone())), None).await.unwrap();

@@ -1,6 +1,7 @@
 //! The client API: authenticate, convert, ask the engine, answer.
 //!
-//! - `submit`: submissions; `verbs`: what is done to jobs; `try_out`: `--test-only`
+//! - `submit`: submissions; `verbs`: what is done to jobs; `try_out`: `--test-only`;
+//!   `former`: dependencies on jobs of the past
 //! - `query`: listings, `scan`: their pages; `past`: the history; `watch`: changes as they come; `why`: one waiting job
 //! - `admin`: nodes, partitions, reconfigure, shutdown; `agent`: the agents' door
 //! - `change`, `reservation`: updates from the wire; `status`: refusals on the wire
@@ -8,6 +9,7 @@
 pub mod admin;
 pub mod agent;
 pub mod change;
+pub mod former;
 pub mod past;
 pub mod query;
 pub mod reservation;

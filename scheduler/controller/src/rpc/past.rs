@@ -24,7 +24,7 @@ use crate::history::{HistoryQuery, JobChoice};
 use crate::recorder::Recorder;
 use crate::show::filter::{Filter, state_of, tasks};
 use crate::show::history;
-use crate::show::job::{self, Line, Shown};
+use crate::show::job::{self, Depth, Line, Shown};
 
 type Out = mpsc::Sender<Result<v1::HistoryPage, Status>>;
 /// A database that takes longer than this to write a row is not waited for.
@@ -172,7 +172,7 @@ fn living(
     recorder: &Recorder,
     end: i64,
 ) -> (Vec<(Key, v1::HistoryRow)>, Option<muster_core::state::Entry>) {
-    let shown = Shown { now: view.now, details: true };
+    let shown = Shown { now: view.now, depth: Depth::Details };
     let mut rows = Vec::new();
     let next = scan::walk(state, span, VIEWS_PER_READ, |line| {
         let id = match line {

@@ -24,7 +24,7 @@ use crate::engine::{environment_key, script_key};
 use crate::estimates::{self, Starts};
 use crate::show::filter::Filter;
 use crate::show::gpu;
-use crate::show::job::{self, Line, Opinion, Shown};
+use crate::show::job::{self, Depth, Line, Opinion, Shown};
 use crate::show::node;
 
 /// Jobs of one page: about half a megabyte, and a read of a millisecond or two.
@@ -102,7 +102,7 @@ pub struct Listing {
     pub filter: Filter,
     /// Those that have ended too.
     pub ended: bool,
-    pub details: bool,
+    pub depth: Depth,
 }
 
 /// One page of a stretch, and where the next begins.
@@ -113,7 +113,7 @@ pub fn page(
     listing: &Listing,
     view: &View,
 ) -> (Vec<v1::Job>, Option<Entry>) {
-    let shown = Shown { now: view.now, details: listing.details };
+    let shown = Shown { now: view.now, depth: listing.depth };
     let mut jobs = Vec::new();
     let next = scan::walk(state, span, VIEWS_PER_READ, |line| {
         if (listing.ended || !line.is_ended()) && listing.filter.admits(state, line) {
@@ -204,7 +204,12 @@ impl v1::query_server::Query for Service {
         let wire = request.into_inner();
         let filter = filter(wire.filter).await?;
         let ended = wire.all_states || filter.names_states();
-        let listing = Listing { filter, ended, details: wire.with_details };
+        let depth = match (wire.with_details, wire.brief) {
+            (true, _) => Depth::Details,
+            (false, true) => Depth::Brief,
+            (false, false) => Depth::Plain,
+        };
+        let listing = Listing { filter, ended, depth };
         let view = match wire.with_estimates {
             true => estimated(self).await?,
             false => opinions(self),
@@ -351,7 +356,7 @@ impl v1::query_server::Query for Service {
                     state,
                     &Line::Job(job),
                     Opinion::default(),
-                    Shown { now: Timestamp(0), details: false },
+                    Shown { now: Timestamp(0), depth: Depth::Plain },
                 )
             })
             .collect::<Vec<_>>()

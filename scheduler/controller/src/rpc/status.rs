@@ -168,7 +168,9 @@ fn numbers(refusal: &Rejection) -> (u32, Code) {
         R::ReservationInUse { .. } => (2055, Code::FailedPrecondition),
         R::ReservationOverlap { .. } => (2058, Code::FailedPrecondition),
         R::NodesBusy(_) | R::Reserved { .. } => (2016, Code::FailedPrecondition),
-        R::UnknownDependency(_) | R::DependencyOnItself(_) => (2038, Code::InvalidArgument),
+        R::UnknownDependency(_) | R::DependencyOnItself(_) | R::DependencyNeverHolds { .. } => {
+            (2038, Code::InvalidArgument)
+        }
         R::DependencyLoop(_) => (2071, Code::InvalidArgument),
         R::BadNodeCount(_) => (2006, Code::InvalidArgument),
         R::BadCpuCount(_) => (2069, Code::InvalidArgument),

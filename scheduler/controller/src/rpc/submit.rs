@@ -13,7 +13,7 @@ use muster_proto::v1;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{bad_field, fault_detail, status};
-use super::{Service, try_out, verbs};
+use super::{Service, former, try_out, verbs};
 use crate::Controller;
 use crate::auth::Caller;
 use crate::engine::{EngineError, JobBlobs};
@@ -114,7 +114,8 @@ async fn submit(
     account: &Account,
     wire: v1::SubmitRequest,
 ) -> Result<v1::SubmitReply, Refused> {
-    let (submit, blobs) = submission(controller, caller, account, wire)?;
+    let (mut submit, blobs) = submission(controller, caller, account, wire)?;
+    former::settle(controller, &mut submit.spec.dependency).await?;
     let command = Command::Submit(Box::new(submit));
     let reply = controller.engine.submit(command, Some(blobs)).await?;
     let job = reply.job.expect("a granted submission names its job");

@@ -16,6 +16,7 @@ use muster_model::{JobId, JobSpec, NodeId, Timestamp};
 use muster_proto::v1;
 use tonic::Status;
 
+use super::former;
 use super::status::{invalid, refused};
 use super::submit::submission;
 use crate::Controller;
@@ -35,8 +36,9 @@ pub async fn test_only(
     wire: v1::SubmitRequest,
 ) -> Result<v1::TestOnlyReply, Status> {
     let account = controller.users.find(caller.uid).await;
-    let (submit, _) =
+    let (mut submit, _) =
         submission(controller, caller, &account, wire).map_err(|bad| invalid(&bad))?;
+    former::settle(controller, &mut submit.spec.dependency).await?;
     let now = crate::now();
     let policy = crate::pass::policy(&controller.config().scheduler);
     let tried = controller.engine.read(move |state| {

@@ -17,6 +17,7 @@ use super::scan::{self, Span};
 use super::status::invalid;
 use crate::Controller;
 use crate::show::filter::{Filter, tasks};
+use crate::show::job::Depth;
 
 /// Events ready before the caller takes them; beyond it the feed itself holds them.
 const EVENTS_AHEAD: usize = 64;
@@ -95,7 +96,7 @@ async fn follow(
 
 /// Tells how everything watched is now.
 async fn resync(controller: &Controller, spans: &[Span], out: &Out) -> Result<(), Status> {
-    let listing = Listing { filter: Filter::default(), ended: true, details: false };
+    let listing = Listing { filter: Filter::default(), ended: true, depth: Depth::Plain };
     for span in spans {
         let mut from = Some(span.from);
         while let Some(cursor) = from {

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::query::opinions;
 use super::status::unknown_job;
-use crate::show::job::{Line, Shown, job};
+use crate::show::job::{Depth, Line, Shown, job};
 use crate::show::why::reply;
 use crate::{Controller, estimates};
 
@@ -18,7 +18,7 @@ use crate::{Controller, estimates};
 pub async fn why(controller: &Controller, wire: v1::WhyRequest) -> Result<v1::WhyReply, Status> {
     let looked = estimates::why(controller, move |state| find(state, wire).map(id)).await?;
     let view = opinions(controller);
-    let shown = Shown { now: view.now, details: true };
+    let shown = Shown { now: view.now, depth: Depth::Details };
     let answer = controller.engine.look(move |state| {
         let line = Line::of(find(state, wire)?).next()?;
         let mut out = looked.as_ref().map(|why| reply(state, why)).unwrap_or_default();

@@ -7,7 +7,7 @@ use muster_model::{
     DependencyTerm, ExitStatus, GresKind, GresScope, Hold, IndexSet, JobSpec, MemoryRequest,
     NodeId, Outcome, Placement, Reason, Seconds, TimeLimit, Timestamp,
 };
-use muster_proto::convert::job::spec_out;
+use muster_proto::convert::job::{brief_out, spec_out};
 use muster_proto::convert::values::{
     count_out, exit_out, limit_out, mask_out, time_out, usage_out,
 };
@@ -33,8 +33,17 @@ pub struct Opinion {
 #[derive(Debug, Clone, Copy)]
 pub struct Shown {
     pub now: Timestamp,
-    /// Placement per node and the launch spec too.
-    pub details: bool,
+    pub depth: Depth,
+}
+
+/// How much of a job is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Neither the launch spec nor the names of its files.
+    Brief,
+    /// Without arguments, limits of resources and the placement per node.
+    Plain,
+    Details,
 }
 
 /// One line of a listing. An array's record is several: what is pending of it, and each group of
@@ -164,7 +173,7 @@ fn one(state: &State, job: &Job, opinion: Opinion, shown: Shown) -> v1::Job {
             out.ended_at = if out.ended_at == 0 { at.0 } else { out.ended_at };
         }
     }
-    paths(&mut out, &job.spec);
+    paths(&mut out, &job.spec, shown);
     out
 }
 
@@ -187,7 +196,7 @@ fn rest(state: &State, array: &Array, opinion: Opinion, shown: Shown) -> v1::Job
         () => None,
     };
     waiting(&mut out, hold, opinion);
-    paths(&mut out, &array.spec);
+    paths(&mut out, &array.spec, shown);
     out
 }
 
@@ -209,7 +218,7 @@ fn unstarted(state: &State, array: &Array, group: &Unstarted, shown: Shown) -> v
     out.state = outcome_state(&group.outcome) as i32;
     out.started_at = group.at.0;
     out.ended_at = group.at.0;
-    paths(&mut out, &array.spec);
+    paths(&mut out, &array.spec, shown);
     out
 }
 
@@ -228,7 +237,7 @@ pub fn past(state: &State, job: &Job, last: &Finished, shown: Shown) -> v1::Job 
     out.eligible_at = eligible(job);
     finished(state, &mut out, last, shown);
     out.state = outcome_state(&last.outcome) as i32;
-    paths(&mut out, &job.spec);
+    paths(&mut out, &job.spec, shown);
     out
 }
 
@@ -295,14 +304,15 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
         };
         count_out(&g.kind, g.count.saturating_mul(times.into()))
     });
-    let mut wire = spec_out(spec);
-    if !shown.details {
+    let mut wire = match shown.depth {
+        Depth::Brief => brief_out(spec),
+        Depth::Plain | Depth::Details => spec_out(spec),
+    };
+    if let (Depth::Plain, Some(launch)) = (shown.depth, &mut wire.launch) {
         // Listings need the names and where it runs; argument lists can be long.
-        if let Some(launch) = &mut wire.launch {
-            launch.args.clear();
-            launch.rlimits.clear();
-            launch.submit_line.clear();
-        }
+        launch.args.clear();
+        launch.rlimits.clear();
+        launch.submit_line.clear();
     }
     v1::Job {
         partition: spec.partitions.join(","),
@@ -408,7 +418,7 @@ fn placed(state: &State, out: &mut v1::Job, placement: &Placement, shown: Shown)
         *gres.entry(&held.kind).or_default() += held.count;
     }
     out.gres = gres.into_iter().map(|(kind, count)| count_out(kind, count)).collect();
-    if shown.details {
+    if shown.depth == Depth::Details {
         out.slices = placement
             .slices
             .iter()
@@ -447,7 +457,10 @@ fn ended(out: &mut v1::Job, outcome: &Outcome, exit: Option<ExitStatus>) {
     out.reason = reason.text().into();
 }
 
-fn paths(out: &mut v1::Job, spec: &JobSpec) {
+fn paths(out: &mut v1::Job, spec: &JobSpec, shown: Shown) {
+    if shown.depth == Depth::Brief {
+        return;
+    }
     let names = pattern::Names {
         job: out.id,
         array: out.array_task.map(|task| (out.array_id, task)),

@@ -21,7 +21,8 @@ pub(super) fn submitted(
     (spec, expected): (&Arc<JobSpec>, u32),
     at: Timestamp,
 ) {
-    let spec = &state.derived.interned.keep(spec);
+    let spec = &mut Arc::clone(spec);
+    state.derived.interned.keep(spec);
     let eligible_at = spec.begin.map_or(at, |begin| begin.max(at));
     let full = spec.array.as_ref().map(|array| array.indices.clone());
     let terms = terms_of(state, spec, full.as_ref());
@@ -302,5 +303,5 @@ pub(super) fn purged(state: &mut State, ids: &[JobId]) {
             state.remove_array(array);
         }
     }
-    state.derived.interned.prune();
+    state.derived.interned.prune(ids.len());
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use muster_model::{IndexSet, JobId, JobSpec, NodeCount, Request, Seconds, TimeLimit, Timestamp};
+use muster_model::{
+    IndexSet, JobId, JobSpec, LaunchSpec, NodeCount, Request, Seconds, TimeLimit, Timestamp,
+};
 
 use crate::command::{JobChange, TimeChange};
 use crate::lifecycle::Phase;
@@ -113,14 +115,18 @@ pub(crate) fn changed_spec(state: &State, old: &Arc<JobSpec>, change: &JobChange
     to(&mut spec.account, &change.account);
     to(&mut spec.qos, &change.qos);
     to(&mut spec.wckey, &change.wckey);
-    to(&mut spec.launch.workdir, &change.workdir);
-    to(&mut spec.launch.mail_type, &change.mail_type);
-    to(&mut spec.launch.mail_user, &change.mail_user);
+    let mut launch = LaunchSpec::clone(&spec.launch);
+    to(&mut launch.workdir, &change.workdir);
+    to(&mut launch.mail_type, &change.mail_type);
+    to(&mut launch.mail_user, &change.mail_user);
     if change.stdout.is_some() {
-        spec.launch.stdout.clone_from(&change.stdout);
+        launch.stdout.clone_from(&change.stdout);
     }
     if change.stderr.is_some() {
-        spec.launch.stderr.clone_from(&change.stderr);
+        launch.stderr.clone_from(&change.stderr);
+    }
+    if launch != *spec.launch {
+        spec.launch = Arc::new(launch);
     }
     match change.time_limit {
         Some(TimeChange::To(limit)) => spec.time_limit = Some(limit),

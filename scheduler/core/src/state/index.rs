@@ -42,7 +42,7 @@ impl State {
             self.rewire(NodeId(u32::try_from(at).expect("node numbers are 32 bits")));
         });
         for job in self.jobs.values_mut() {
-            job.spec = self.derived.interned.keep(&job.spec);
+            self.derived.interned.keep(&mut job.spec);
             job.place = Place::Nowhere;
             self.derived.add_job(job);
             for slice in remaining_slices(job) {
@@ -50,7 +50,7 @@ impl State {
             }
         }
         for array in self.arrays.values_mut() {
-            array.spec = self.derived.interned.keep(&array.spec);
+            self.derived.interned.keep(&mut array.spec);
             array.place = Place::Nowhere;
             self.derived.add_array(array);
         }

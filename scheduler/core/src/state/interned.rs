@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use muster_model::{JobSpec, Request};
+use muster_model::{JobSpec, LaunchSpec, Request};
 
 /// Parts of specs by value, so that equal ones are kept once. A cache: two states are equal
 /// whatever theirs hold.
 #[derive(Debug, Clone, Default)]
 pub struct Interned {
     requests: BTreeSet<Arc<Request>>,
+    launches: BTreeSet<Arc<LaunchSpec>>,
     rlimits: BTreeSet<Rlimits>,
+    /// Jobs purged since the last look at what is still in use.
+    purged: usize,
 }
 
 type Rlimits = Arc<[(Box<str>, u64)]>;
@@ -21,8 +24,15 @@ impl Interned {
         self.requests.get(request).cloned()
     }
 
-    /// Drops what no job has any more.
-    pub(crate) fn prune(&mut self) {
+    /// Takes note that so many jobs are gone, and drops what no job has any more once that is
+    /// worth the look: there may be as many launches as jobs.
+    pub(crate) fn prune(&mut self, gone: usize) {
+        self.purged += gone;
+        if self.purged < self.launches.len() / 2 {
+            return;
+        }
+        self.purged = 0;
+        self.launches.retain(|launch| Arc::strong_count(launch) > 1);
         self.requests.retain(|request| Arc::strong_count(request) > 1);
         self.rlimits.retain(|limits| Arc::strong_count(limits) > 1);
     }
@@ -32,30 +42,34 @@ impl Interned {
         if let Some(known) = self.requests.get(&spec.request) {
             spec.request = Arc::clone(known);
         }
-        if let Some(known) = self.rlimits.get(&spec.launch.rlimits) {
-            spec.launch.rlimits = Arc::clone(known);
+        if let Some(known) = self.launches.get(&spec.launch) {
+            spec.launch = Arc::clone(known);
+        } else if let Some(known) = self.rlimits.get(&spec.launch.rlimits)
+            && !Arc::ptr_eq(known, &spec.launch.rlimits)
+        {
+            Arc::make_mut(&mut spec.launch).rlimits = Arc::clone(known);
         }
     }
 
     /// Shares the spec's parts and keeps those that are new. Copies the spec only if it has to
-    /// change, which a fact that was decided here never needs.
-    pub(crate) fn keep(&mut self, spec: &Arc<JobSpec>) -> Arc<JobSpec> {
+    /// change and is not the caller's alone; a fact that was decided here never needs it.
+    pub fn keep(&mut self, spec: &mut Arc<JobSpec>) {
         self.requests.insert_new(&spec.request);
         self.rlimits.insert_new(&spec.launch.rlimits);
-        let same = |known: Option<&Arc<Request>>| {
-            known.is_some_and(|known| Arc::ptr_eq(known, &spec.request))
-        };
-        let same_limits = |known: Option<&Rlimits>| {
-            known.is_some_and(|known| Arc::ptr_eq(known, &spec.launch.rlimits))
-        };
-        if same(self.requests.get(&spec.request))
-            && same_limits(self.rlimits.get(&spec.launch.rlimits))
-        {
-            return Arc::clone(spec);
+        if !self.has_parts_of(spec) {
+            self.share(Arc::make_mut(spec));
         }
-        let mut own = JobSpec::clone(spec);
-        self.share(&mut own);
-        Arc::new(own)
+        self.launches.insert_new(&spec.launch);
+    }
+
+    /// Whether the spec's parts are the ones kept here, or new.
+    fn has_parts_of(&self, spec: &JobSpec) -> bool {
+        fn same<T: ?Sized>(known: Option<&Arc<T>>, own: &Arc<T>) -> bool {
+            known.is_none_or(|known| Arc::ptr_eq(known, own))
+        }
+        same(self.requests.get(&spec.request), &spec.request)
+            && same(self.launches.get(&spec.launch), &spec.launch)
+            && same(self.rlimits.get(&spec.launch.rlimits), &spec.launch.rlimits)
     }
 }
 

@@ -128,7 +128,7 @@ fn no_kill_keeps_the_rest_of_a_gang() {
     let lose = |node: &'static str| {
         move |w: &mut World| {
             w.submit(|spec, request| {
-                spec.launch.no_kill = true;
+                Arc::make_mut(&mut spec.launch).no_kill = true;
                 request.nodes = NodeCount { min: 3, max: Some(3) };
                 (request.tasks, request.tasks_given) = (3, false);
             });

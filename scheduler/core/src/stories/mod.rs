@@ -159,7 +159,7 @@ fn spec(actor: Actor, name: &str) -> JobSpec {
         reservation: None,
         comment: Box::default(),
         wckey: Box::default(),
-        launch: LaunchSpec::default(),
+        launch: Arc::default(),
         script_bytes: 10,
         env_bytes: 10,
     }

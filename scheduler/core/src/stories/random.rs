@@ -76,7 +76,7 @@ impl World {
                     spec.name = format!("j{}", cpus % 2).into();
                     spec.kill_on_invalid_dependency = cpus == 1;
                     spec.dependency = on;
-                    spec.launch.no_kill = cpus == 2;
+                    Arc::make_mut(&mut spec.launch).no_kill = cpus == 2;
                     request.nodes = NodeCount { min: nodes.into(), max: None };
                     request.tasks = nodes.into();
                     request.cpus_per_task = cpus.into();

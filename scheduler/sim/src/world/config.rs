@@ -123,11 +123,11 @@ pub(super) fn spec(dice: &mut Dice, known: &[JobId], now: Timestamp) -> JobSpec 
         reservation: None,
         comment: "".into(),
         wckey: "".into(),
-        launch: LaunchSpec {
+        launch: Arc::new(LaunchSpec {
             workdir: "/home".into(),
             no_kill: dice.permille(100),
             ..LaunchSpec::default()
-        },
+        }),
         script_bytes: 10,
         env_bytes: 10,
     }

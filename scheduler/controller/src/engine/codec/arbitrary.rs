@@ -275,7 +275,7 @@ impl Gen {
             reservation: self.opt(Gen::text),
             comment: self.text(),
             wckey: self.text(),
-            launch: self.launch(),
+            launch: Arc::new(self.launch()),
             script_bytes: self.num(),
             env_bytes: self.num(),
         }

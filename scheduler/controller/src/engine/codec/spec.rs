@@ -259,7 +259,7 @@ impl Stored for LaunchSpec {
     }
 }
 
-/// A spec's record without its request, which a snapshot keeps in a table.
+/// A spec's record without its request and its launch, which a snapshot keeps in tables.
 pub(in crate::engine) fn store_spec(spec: &JobSpec) -> rec::JobSpec {
     let User { uid, gid, name } = &spec.user;
     rec::JobSpec {
@@ -284,17 +284,19 @@ pub(in crate::engine) fn store_spec(spec: &JobSpec) -> rec::JobSpec {
         reservation: text(&spec.reservation),
         comment: spec.comment.to_string(),
         wckey: spec.wckey.to_string(),
-        launch: Some(spec.launch.store()),
+        launch: None,
         script_bytes: spec.script_bytes,
         env_bytes: spec.env_bytes,
         request_ref: 0,
+        launch_ref: 0,
     }
 }
 
-/// The spec of a record, around a request that was read before.
+/// The spec of a record, around a request and a launch that were read before.
 pub(in crate::engine) fn load_spec(
     r: rec::JobSpec,
     request: Arc<Request>,
+    launch: Arc<LaunchSpec>,
 ) -> Result<JobSpec, BadRecord> {
     let user = r.user.ok_or(BadRecord::Missing("user"))?;
     Ok(JobSpec {
@@ -319,7 +321,7 @@ pub(in crate::engine) fn load_spec(
         reservation: r.reservation.map(Into::into),
         comment: r.comment.into(),
         wckey: r.wckey.into(),
-        launch: need(r.launch, "launch")?,
+        launch,
         script_bytes: r.script_bytes,
         env_bytes: r.env_bytes,
     })
@@ -329,11 +331,16 @@ impl Stored for JobSpec {
     type Record = rec::JobSpec;
 
     fn store(&self) -> Self::Record {
-        rec::JobSpec { request: Some(self.request.store()), ..store_spec(self) }
+        rec::JobSpec {
+            request: Some(self.request.store()),
+            launch: Some(self.launch.store()),
+            ..store_spec(self)
+        }
     }
 
     fn load(mut r: Self::Record) -> Result<Self, BadRecord> {
         let request = need(r.request.take(), "request")?;
-        load_spec(r, Arc::new(request))
+        let launch = need(r.launch.take(), "launch")?;
+        load_spec(r, Arc::new(request), Arc::new(launch))
     }
 }
