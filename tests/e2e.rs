@@ -12,6 +12,8 @@ mod crashes;
 mod disks;
 #[path = "e2e/gpus.rs"]
 mod gpus;
+#[path = "e2e/groups.rs"]
+mod groups;
 #[path = "e2e/jobs.rs"]
 mod jobs;
 #[path = "e2e/limits.rs"]
@@ -24,6 +26,8 @@ mod reservations;
 mod security;
 #[path = "e2e/steps.rs"]
 mod steps;
+#[path = "e2e/terminal.rs"]
+mod terminal;
 #[path = "e2e/volume.rs"]
 mod volume;
 #[path = "e2e/why.rs"]

@@ -45,6 +45,7 @@ pub const OURS: &[Personality] = &[
     },
     Personality { name: "gpu", main: crate::query::gpu, about: "every GPU: job, use, health" },
     Personality { name: "bench", main: crate::bench::bench, about: "measure it" },
+    Personality { name: "ssh", main: crate::step::ssh, about: "a shell in a running job" },
     Personality {
         name: "topology",
         main: crate::verbs::topology,

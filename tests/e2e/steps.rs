@@ -328,7 +328,8 @@ fn files_are_broadcast_and_running_steps_are_looked_at() {
     let out = script(
         &cluster,
         &["-N2", "-n2"],
-        "chmod 750 source\nsbcast source copy.$SLURM_JOB_ID; echo $?\n\
+        // By force: two nodes of one host have one folder, where the later finds the earlier's file.
+        "chmod 750 source\nsbcast -f source copy.$SLURM_JOB_ID; echo $?\n\
          cmp source copy.$SLURM_JOB_ID && stat -c %a copy.$SLURM_JOB_ID\n\
          sbcast source copy.$SLURM_JOB_ID; echo $?\nsbcast -f source copy.$SLURM_JOB_ID; echo $?",
     );
@@ -436,7 +437,8 @@ fn listings_show_steps_while_they_run_and_afterwards() {
     ]);
     wait("both tasks", || cluster.text("list.out").matches("ready").count() == 2);
     let queue = || cluster.ok(&["squeue", "-s", "-h", "-j", &job.to_string(), "-o", "%i %j %N %A"]);
-    let expected = format!("{job}.0 first n[1-2] 2\n{job}.batch batch n1 1");
+    let expected =
+        format!("{job}.0 first n[1-2] 2\n{job}.batch batch n1 1\n{job}.extern extern n[1-2] 2");
     wait("the step in squeue -s", || queue() == expected);
     let step = cluster.ok(&["scontrol", "-o", "show", "step", &job.to_string()]);
     assert!(

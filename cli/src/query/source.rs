@@ -1,8 +1,12 @@
 //! Where the wire messages come from: the controller, or a test's fixed values.
 
+use std::collections::BTreeMap;
+
+use muster_config::Config;
 use muster_proto::v1;
 
 use crate::connect::{Api, CallError, Client};
+use crate::step::figures::{self, Figures};
 
 /// Answers the queries. Long answers are narrowed page by page, so a short view of a long queue
 /// stays small.
@@ -35,6 +39,9 @@ pub(crate) trait Source {
 
     /// What running jobs use.
     fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError>;
+
+    /// What each step of a running job uses now, by its name.
+    fn figures(&mut self, job: u32, nodes: &str) -> BTreeMap<String, Figures>;
 
     /// Steps of running jobs, beside their scripts.
     fn steps(&mut self, request: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError>;
@@ -145,6 +152,17 @@ impl Source for Live {
             }
             Ok(jobs)
         })
+    }
+
+    fn figures(&mut self, job: u32, nodes: &str) -> BTreeMap<String, Figures> {
+        // Known already: the controller was found by it.
+        let Ok(config) = Config::find().and_then(|path| Config::load(&path)) else {
+            return BTreeMap::new();
+        };
+        self.client().map_or_else(
+            |_| BTreeMap::new(),
+            |client| client.block_on(figures::of_job(&config, job, nodes)),
+        )
     }
 
     fn steps(&mut self, request: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError> {

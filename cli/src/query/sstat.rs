@@ -1,7 +1,10 @@
-//! `sstat`: what running jobs use. One line per step; a batch job has the step `batch`.
+//! `sstat`: what running jobs use now, one line per step; a batch job has the step `batch`.
 
+use std::collections::BTreeMap;
+
+use muster_model::hostlist::Hostlist;
 use muster_model::time::Clock;
-use muster_proto::v1::{JobUsage, ListUsageRequest};
+use muster_proto::v1::{JobUsage, ListUsageRequest, TaskFigures};
 
 use super::columns::{self, Columns, Style};
 use super::pick::Pick;
@@ -10,6 +13,7 @@ use super::source::Source;
 use super::surroundings::Surroundings;
 use super::{Output, VERSION, tres};
 use crate::getopt::{self, Opt, Parsed, Spec, Takes, both, long};
+use crate::step::figures::Figures;
 
 const PROGRAM: &str = "sstat";
 
@@ -57,46 +61,72 @@ const DEFAULT: &str = "jobid,maxvmsize,maxvmsizenode,maxvmsizetask,avevmsize,max
     maxdiskwritetask,avediskwrite";
 const PIDS: &str = "jobid,nodelist,pids";
 
-type Value = fn(&JobUsage, Units) -> String;
+/// A line.
+struct Row {
+    id: String,
+    used: Figures,
+}
+
+type Value = fn(&Row, Units) -> String;
 
 const NONE: Value = |_, _| String::new();
 
-fn cpu(job: &JobUsage) -> String {
+fn clock(ms: u64) -> String {
+    Clock(i64::try_from(ms / 1000).unwrap_or(i64::MAX)).to_string()
+}
+
+impl Row {
+    fn tasks(&self) -> u64 {
+        u64::from(self.used.tasks.tasks.max(1))
+    }
+
+    fn cpu_ms(&self) -> u64 {
+        self.used.usage.user_cpu_ms + self.used.usage.system_cpu_ms
+    }
+
+    fn average_kib(&self) -> u64 {
+        self.used.tasks.sum_rss_kib / self.tasks()
+    }
+
+    fn nodes(&self) -> String {
+        let names: Hostlist = self.used.nodes.iter().map(String::as_str).collect();
+        names.to_string()
+    }
+
+    fn tres(&self, cpu_ms: u64, rss_kib: u64, units: Units) -> String {
+        let gpus = tres::of_gpus(&self.used.usage);
+        format!("cpu={}{gpus},mem={}", clock(cpu_ms), units.kib(rss_kib))
+    }
+}
+
+/// Of what its agents did not tell: the last that the controller heard of its script.
+fn heard(job: &JobUsage) -> Figures {
     let usage = job.usage.unwrap_or_default();
-    let seconds = (usage.user_cpu_ms + usage.system_cpu_ms) / 1000;
-    Clock(i64::try_from(seconds).unwrap_or(i64::MAX)).to_string()
-}
-
-fn rss(job: &JobUsage, units: Units) -> String {
-    units.kib(job.usage.unwrap_or_default().max_rss_kib)
-}
-
-fn average(job: &JobUsage, of: String) -> String {
-    // Only the sum over all processes is known, so an average needs a single task.
-    if job.tasks > 1 { String::new() } else { of }
-}
-
-fn node(job: &JobUsage) -> String {
-    let list = muster_model::hostlist::Hostlist::parse(&job.nodes).unwrap_or_default();
-    list.0.into_iter().next().unwrap_or_default()
-}
-
-fn used(job: &JobUsage, units: Units) -> String {
-    let gpus = tres::of_gpus(&job.usage.unwrap_or_default());
-    format!("cpu={}{gpus},mem={}", cpu(job), rss(job, units))
+    let node = Hostlist::parse(&job.nodes).unwrap_or_default().0.into_iter().next();
+    let node = node.unwrap_or_default();
+    let tasks = TaskFigures {
+        tasks: 1,
+        max_rss_kib: usage.max_rss_kib,
+        max_rss_node: node.clone(),
+        sum_rss_kib: usage.max_rss_kib,
+        min_cpu_ms: usage.user_cpu_ms + usage.system_cpu_ms,
+        min_cpu_node: node.clone(),
+        ..TaskFigures::default()
+    };
+    Figures { usage, tasks, nodes: vec![node], pids: Vec::new() }
 }
 
 const FIELDS: &[(&str, i32, Value)] = &[
-    ("AveCPU", 10, |j, _| average(j, cpu(j))),
+    ("AveCPU", 10, |r, _| clock(r.cpu_ms() / r.tasks())),
     ("AveCPUFreq", 10, NONE),
     ("AveDiskRead", 12, NONE),
     ("AveDiskWrite", 12, NONE),
     ("AvePages", 10, NONE),
-    ("AveRSS", 10, |j, u| average(j, rss(j, u))),
+    ("AveRSS", 10, |r, u| u.kib(r.average_kib())),
     ("AveVMSize", 10, NONE),
-    ("ConsumedEnergy", 14, |j, _| tres::energy(j.usage.as_ref())),
-    ("ConsumedEnergyRaw", 17, |j, _| tres::energy_joules(j.usage.as_ref())),
-    ("JobID", -12, |j, _| format!("{}.batch", j.shown)),
+    ("ConsumedEnergy", 14, |r, _| tres::energy(Some(&r.used.usage))),
+    ("ConsumedEnergyRaw", 17, |r, _| tres::energy_joules(Some(&r.used.usage))),
+    ("JobID", -12, |r, _| r.id.clone()),
     ("MaxDiskRead", 12, NONE),
     ("MaxDiskReadNode", 15, NONE),
     ("MaxDiskReadTask", 15, NONE),
@@ -106,30 +136,30 @@ const FIELDS: &[(&str, i32, Value)] = &[
     ("MaxPages", 8, NONE),
     ("MaxPagesNode", 12, NONE),
     ("MaxPagesTask", 12, NONE),
-    ("MaxRSS", 10, rss),
-    ("MaxRSSNode", 10, |j, _| node(j)),
-    ("MaxRSSTask", 10, |_, _| "0".to_owned()),
+    ("MaxRSS", 10, |r, u| u.kib(r.used.tasks.max_rss_kib)),
+    ("MaxRSSNode", 10, |r, _| r.used.tasks.max_rss_node.clone()),
+    ("MaxRSSTask", 10, |r, _| r.used.tasks.max_rss_task.to_string()),
     ("MaxVMSize", 10, NONE),
     ("MaxVMSizeNode", 14, NONE),
     ("MaxVMSizeTask", 14, NONE),
-    ("MinCPU", 10, |j, _| average(j, cpu(j))),
-    ("MinCPUNode", 10, |j, _| node(j)),
-    ("MinCPUTask", 10, |_, _| "0".to_owned()),
-    ("Nodelist", 20, |j, _| j.nodes.clone()),
-    ("NTasks", 8, |j, _| j.tasks.to_string()),
-    ("Pids", 20, |j, _| j.pids.to_string()),
+    ("MinCPU", 10, |r, _| clock(r.used.tasks.min_cpu_ms)),
+    ("MinCPUNode", 10, |r, _| r.used.tasks.min_cpu_node.clone()),
+    ("MinCPUTask", 10, |r, _| r.used.tasks.min_cpu_task.to_string()),
+    ("Nodelist", 20, |r, _| r.nodes()),
+    ("NTasks", 8, |r, _| r.tasks().to_string()),
+    ("Pids", 20, |r, _| r.used.pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
     ("ReqCPUFreq", 10, NONE),
     ("ReqCPUFreqMin", 13, NONE),
     ("ReqCPUFreqMax", 13, NONE),
     ("ReqCPUFreqGov", 13, NONE),
-    ("TRESUsageInAve", 14, |j, u| average(j, used(j, u))),
-    ("TRESUsageInMax", 14, used),
+    ("TRESUsageInAve", 14, |r, u| r.tres(r.cpu_ms() / r.tasks(), r.average_kib(), u)),
+    ("TRESUsageInMax", 14, |r, u| r.tres(r.cpu_ms(), r.used.tasks.max_rss_kib, u)),
     ("TRESUsageInMaxNode", 18, NONE),
     ("TRESUsageInMaxTask", 18, NONE),
-    ("TRESUsageInMin", 14, |j, u| average(j, used(j, u))),
+    ("TRESUsageInMin", 14, |r, u| r.tres(r.used.tasks.min_cpu_ms, r.average_kib(), u)),
     ("TRESUsageInMinNode", 18, NONE),
     ("TRESUsageInMinTask", 18, NONE),
-    ("TRESUsageInTot", 14, used),
+    ("TRESUsageInTot", 14, |r, u| r.tres(r.cpu_ms(), r.used.tasks.sum_rss_kib, u)),
     ("TRESUsageOutAve", 15, NONE),
     ("TRESUsageOutMax", 15, NONE),
     ("TRESUsageOutMaxNode", 19, NONE),
@@ -211,12 +241,17 @@ fn show(
     if !parsed.has("noheader") {
         output.out.push_str(&columns.header(names));
     }
-    let batch = |pick: &&Pick| pick.step.as_deref().is_none_or(|step| step == "batch");
-    let wanted = picks.iter().any(|pick| batch(&pick));
-    for job in jobs.iter().filter(|_| wanted) {
-        output.out.push_str(&columns.line(|field| (FIELDS[field].2)(job, units)));
+    let mut shown = 0;
+    for job in &jobs {
+        let mut known = source.figures(job.job, &job.nodes);
+        known.entry("batch".to_owned()).or_insert_with(|| heard(job));
+        for (step, used) in wanted(known, picks, parsed.has("allsteps")) {
+            let row = Row { id: format!("{}.{step}", job.shown), used };
+            output.out.push_str(&columns.line(|field| (FIELDS[field].2)(&row, units)));
+            shown += 1;
+        }
     }
-    if jobs.is_empty() || !wanted {
+    if shown == 0 {
         for pick in picks {
             let text = format!("no steps running for job {}", pick.job);
             output.err.push_str(&format!("{PROGRAM}: error: {text}\n"));
@@ -224,4 +259,18 @@ fn show(
         output.code = 1;
     }
     output
+}
+
+/// The steps that are named, all, or the lowest; the batch script comes first as it began.
+fn wanted(known: BTreeMap<String, Figures>, picks: &[Pick], all: bool) -> Vec<(String, Figures)> {
+    let mut list: Vec<(Option<u32>, String, Figures)> =
+        known.into_iter().map(|(step, used)| (step.parse().ok(), step, used)).collect();
+    list.sort_by_key(|(number, _, _)| *number);
+    let named = |step: &String| picks.iter().any(|p| p.step.as_ref() == Some(step));
+    let open = all || picks.iter().any(|p| p.step.is_none());
+    let lowest = list.iter().filter_map(|(number, _, _)| *number).min();
+    let keep = |(number, step, _): &(Option<u32>, String, Figures)| {
+        named(step) || open && (all || *number == lowest)
+    };
+    list.into_iter().filter(keep).map(|(_, step, used)| (step, used)).collect()
 }

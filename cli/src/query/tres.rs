@@ -68,6 +68,17 @@ pub(crate) fn of_job(job: &Job) -> Vec<Tres> {
     list
 }
 
+/// What a step holds of its job.
+pub(crate) fn of_step(cpus: u32, memory_mib: u64, nodes: u32, counts: &[GresCount]) -> Vec<Tres> {
+    let mut list = vec![Tres::new("cpu", "", cpus.into())];
+    if memory_mib > 0 {
+        list.push(Tres::new("mem", "", memory_mib));
+    }
+    list.push(Tres::new("node", "", nodes.into()));
+    list.extend(gres(counts));
+    list
+}
+
 /// What a node has.
 pub(crate) fn of_node(node: &Node) -> Vec<Tres> {
     let mut list = vec![

@@ -1,18 +1,20 @@
 //! Steps: `srun` and its kin. They speak with the agents of a job's nodes; the controller is asked
 //! for allocations alone.
 //!
-//! - `srun`, `salloc`, `sattach`, `sbcast`: the commands
+//! - `srun`, `salloc`, `sattach`, `sbcast`, `ssh`: the commands; `bcast`: srun's copies
 //! - `options`: the table of options; `wish`: what they come to; `names`, `multiprog`: grammars
 //! - `cancel`: `scancel` of a step alone
 //! - `job`: which job; `alloc`: making one; `agents`: the way to its nodes
 //! - `run`: a step from its grant to its end; `course`: what follows from what; `sinks`: where
-//!   output goes; `report`: how tasks ended; `signals`, `terminal`: srun's own
-//! - `variables`: what tasks find in their environment
+//!   output goes; `report`: how tasks ended; `tally`: what they used; `signals`, `terminal`: srun's own
+//! - `variables`: what tasks find in their environment; `figures`: what running steps use
 
 mod agents;
 mod alloc;
+mod bcast;
 mod cancel;
 mod course;
+pub(crate) mod figures;
 mod job;
 mod multiprog;
 mod names;
@@ -25,6 +27,8 @@ mod sbcast;
 mod signals;
 mod sinks;
 mod srun;
+mod ssh;
+mod tally;
 mod terminal;
 mod variables;
 mod wish;
@@ -34,3 +38,4 @@ pub use salloc::salloc;
 pub use sattach::sattach;
 pub use sbcast::sbcast;
 pub use srun::srun;
+pub use ssh::ssh;

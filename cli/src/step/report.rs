@@ -12,6 +12,8 @@ pub(crate) struct Report {
     news: BTreeMap<(String, String), Vec<u32>>,
     /// Something went wrong that no task's end tells.
     fault: bool,
+    /// The kernel has killed for memory.
+    oom: bool,
 }
 
 /// Slurm's words for a signal.
@@ -46,6 +48,11 @@ impl Report {
             }
         };
         self.news.entry((node.to_owned(), words)).or_default().push(exit.task);
+    }
+
+    /// The kernel has killed for memory, though perhaps no task itself.
+    pub(crate) fn oom_kills(&mut self, kills: u32) {
+        self.oom |= kills > 0;
     }
 
     /// Something failed beside the tasks.
@@ -84,6 +91,10 @@ impl Report {
     }
 
     pub(crate) fn oom(&self) -> bool {
+        self.oom || self.task_oom()
+    }
+
+    fn task_oom(&self) -> bool {
         self.ends.values().any(|e| e.oom)
     }
 
@@ -91,7 +102,7 @@ impl Report {
     pub(crate) fn code(&self) -> i32 {
         let status = self.status();
         let code = match status {
-            _ if self.oom() => 1,
+            _ if self.task_oom() => 1,
             ExitStatus { signal: 0, code } => code,
             ExitStatus { signal, .. } => 128 + signal,
         };
@@ -129,7 +140,8 @@ mod tests {
         let mut report = Report::default();
         for (task, code, signal) in ends {
             let status = Some(ExitStatus { code: *code, signal: *signal });
-            report.end("n1", TaskExit { task: *task, status, core: *signal == 11, oom: false });
+            let core = *signal == 11;
+            report.end("n1", TaskExit { task: *task, status, core, ..TaskExit::default() });
         }
         report
     }
@@ -157,7 +169,7 @@ mod tests {
     fn memory_outranks_all() {
         let mut report = ended(&[(0, 3, 0)]);
         let status = Some(ExitStatus { code: 0, signal: 9 });
-        report.end("n2", TaskExit { task: 1, status, core: false, oom: true });
+        report.end("n2", TaskExit { task: 1, status, oom: true, ..TaskExit::default() });
         assert_eq!(report.code(), 1);
         assert!(report.lines().contains(&"n2: task 1: Out Of Memory".to_owned()));
     }

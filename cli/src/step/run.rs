@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use muster_proto::v1::step_news::Kind as News;
-use muster_proto::v1::{OpenStepRequest, StepGrant, StepNews};
+use muster_proto::v1::{CloseStepRequest, ExitStatus, OpenStepRequest, StepGrant, StepNews};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Streaming;
@@ -120,10 +120,22 @@ pub(crate) async fn run(
     course.finish().await;
     let code = course.code();
     let close = course.closing();
-    let closed = agents.call(&head, async |mut client| client.close(close).await);
+    let closed = agents.call(&head, async |mut client| client.close(close.clone()).await);
     // A job that is over has closed its steps itself.
     let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;
     Ok(Ended { code })
+}
+
+/// Lets go of a step that was granted and whose tasks are not to be.
+pub(crate) async fn give_up(agents: &Agents, step: &Step) {
+    let request = CloseStepRequest {
+        job: step.grant.job,
+        step: step.grant.step,
+        status: Some(ExitStatus { code: 1, signal: 0 }),
+        ..CloseStepRequest::default()
+    };
+    let closed = agents.call(&step.head, async |mut client| client.close(request.clone()).await);
+    let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -46,6 +46,7 @@ Accepted, and without meaning here: -C, -F, -s, -t
 /// Written beside its place and moved there whole.
 const WRITE: &str = r#"
 dest=$1 mode=$2 force=$3 time=$4
+[ "$5" != by-node ] || dest="${dest}_$SLURMD_NODENAME"
 if [ "$force" != 1 ] && [ -e "$dest" ]; then
     echo "sbcast: error: $dest: File exists" >&2
     exit 1
@@ -91,27 +92,9 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     if !meta.is_file() {
         return Err(Stop::refused(None, format!("`{source}` is no file")));
     }
-    let keep = parsed.has("preserve");
-    let time = if keep { meta.mtime().to_string() } else { String::new() };
-    let force = u8::from(parsed.has("force")).to_string();
-    let mode = format!("{:o}", meta.mode() & 0o7777);
-    let arguments = ["/bin/sh", "-c", WRITE, "sbcast", dest, &mode, &force, &time];
-    let wish = Wish {
-        shape: StepShape {
-            tasks_per_node: 1,
-            cpus_per_task: 1,
-            overlap: true,
-            gres_given: true,
-            ..StepShape::default()
-        },
-        name: PROGRAM.to_owned(),
-        command: arguments.map(str::to_owned).to_vec(),
-        stdin: Source::File(path.to_string_lossy().replace('%', "%%")),
-        workdir: cwd,
-        distribution: "block".to_owned(),
-        kill_on_bad_exit: false,
-        ..Wish::default()
-    };
+    let time = parsed.has("preserve").then(|| meta.mtime());
+    let mode = meta.mode() & 0o7777;
+    let wish = copying(&path, dest, mode, parsed.has("force"), time, &cwd);
     let config = config()?;
     let runtime = runtime()?;
     let code = runtime.block_on(async {
@@ -123,4 +106,34 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     });
     runtime.shutdown_background();
     code
+}
+
+/// A step that writes a file on each of its nodes.
+pub(super) fn copying(
+    source: &Path,
+    dest: &str,
+    mode: u32,
+    force: bool,
+    time: Option<i64>,
+    workdir: &Path,
+) -> Wish {
+    let time = time.map_or_else(String::new, |time| time.to_string());
+    let (mode, force) = (format!("{mode:o}"), u8::from(force).to_string());
+    let arguments = ["/bin/sh", "-c", WRITE, "sbcast", dest, &mode, &force, &time];
+    Wish {
+        shape: StepShape {
+            tasks_per_node: 1,
+            cpus_per_task: 1,
+            overlap: true,
+            gres_given: true,
+            ..StepShape::default()
+        },
+        name: PROGRAM.to_owned(),
+        command: arguments.map(str::to_owned).to_vec(),
+        stdin: Source::File(source.to_string_lossy().replace('%', "%%")),
+        workdir: workdir.to_owned(),
+        distribution: "block".to_owned(),
+        kill_on_bad_exit: false,
+        ..Wish::default()
+    }
 }

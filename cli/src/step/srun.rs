@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::agents::{AgentError, Agents};
 use super::options::{self, Asked, Bad};
 use super::wish::{self, Around, Wish};
-use super::{alloc, job, run, signals, terminal, variables};
+use super::{alloc, bcast, job, run, signals, terminal, variables};
 use crate::exit;
 use crate::submit::Fault;
 
@@ -201,19 +201,19 @@ pub(crate) async fn step(
             .unwrap_or_default(),
     };
     let opened = tokio::select! {
-        opened = run::open(agents, head, request, wish.quiet, wish.immediate) => opened,
+        opened = run::open(agents, head, request.clone(), wish.quiet, wish.immediate) => opened,
         signal = ending(signals) => return Err(Stop::Said(128 + signal)),
     };
     let step = opened.map_err(|error| unable(job, &error))?;
+    if let Err(stop) = bcast::send(agents, head, &step.grant, &mut wish, &request, signals).await {
+        run::give_up(agents, &step).await;
+        return Err(stop);
+    }
     let raw = wish.pty.then(terminal::Raw::begin).flatten();
     if wish.pty && wish.shape.tasks == 0 {
         wish.shape.tasks = step.grant.tasks;
     }
-    let own: Vec<(Vec<u8>, Vec<u8>)> = {
-        use std::os::unix::ffi::OsStringExt as _;
-        std::env::vars_os().map(|(n, v)| (n.into_vec(), v.into_vec())).collect()
-    };
-    let environment = variables::of_step(&own, &wish, &step.grant);
+    let environment = variables::of_step(&variables::own(), &wish, &step.grant);
     let ended = run::run(agents, step, &wish, environment, signals).await;
     drop(raw);
     match ended {
@@ -234,7 +234,7 @@ pub(crate) async fn ending(signals: &mut mpsc::UnboundedReceiver<i32>) -> i32 {
     }
 }
 
-fn unable(job: u32, error: &AgentError) -> Stop {
+pub(crate) fn unable(job: u32, error: &AgentError) -> Stop {
     let text = error.slurm_text();
     Stop::refused(error.detail(), format!("Unable to create step for job {job}: {text}"))
 }

@@ -10,6 +10,12 @@ type Variable = (Vec<u8>, Vec<u8>);
 /// What a login would set in any case.
 const LOGIN: &[&str] = &["HOME", "USER", "LOGNAME", "SHELL", "PATH", "TMPDIR", "MUSTER_CONF"];
 
+/// This process's environment.
+pub(crate) fn own() -> Vec<Variable> {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::env::vars_os().map(|(n, v)| (n.into_vec(), v.into_vec())).collect()
+}
+
 /// `4(x2),3`: runs of equal numbers.
 pub(crate) fn repeated(numbers: impl IntoIterator<Item = u32>) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();

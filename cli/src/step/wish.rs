@@ -42,6 +42,10 @@ pub(crate) struct Wish {
     pub(crate) name: String,
     pub(crate) command: Vec<String>,
     pub(crate) multi_prog: bool,
+    /// Where the program is copied first; empty: into the working directory.
+    pub(crate) bcast: Option<String>,
+    /// The program's name on a node ends with the node's.
+    pub(crate) command_by_node: bool,
     pub(crate) stdin: Source,
     pub(crate) stdout: Sink,
     /// `None`: as stdout, by itself.
@@ -67,6 +71,8 @@ pub(crate) struct Wish {
     pub(crate) cpu_lists: Vec<String>,
     pub(crate) cpu_bind_verbose: bool,
     pub(crate) gpus_per_task: u32,
+    /// Between looks at memory, at most; zero: none. `None`: as the nodes have it.
+    pub(crate) sample_seconds: Option<u32>,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) distribution: String,
     /// As given, for the tasks' environment.
@@ -151,9 +157,18 @@ pub(crate) fn read(asked: &Asked, around: Around, cwd: &Path) -> Result<Wish, Fa
     }
     wish.command = asked.operands.clone();
     wish.multi_prog = asked.has("multi-prog");
+    wish.bcast = asked.has("bcast").then(|| asked.value("bcast").unwrap_or_default().to_owned());
+    if wish.bcast.is_some() && wish.multi_prog {
+        let text = "--bcast copies one program, --multi-prog has several: use sbcast for each";
+        return Err(Fault::Refused(text.to_owned()));
+    }
     let base = asked.operands.first().map_or("", |c| c.rsplit('/').next().unwrap_or_default());
     wish.name = asked.said_value("job-name").unwrap_or(base).to_owned();
     files(asked, &mut wish)?;
+    wish.sample_seconds = match asked.value("acctg-freq") {
+        Some(text) => sampling(text)?,
+        None => None,
+    };
     wish.label = asked.has("label");
     wish.unbuffered = asked.has("unbuffered");
     wish.kill_on_bad_exit = match asked.value("kill-on-bad-exit") {
@@ -198,6 +213,19 @@ fn files(asked: &Asked, wish: &mut Wish) -> Result<(), Fault> {
         Some(_) => return Err(bad("open-mode")),
     };
     Ok(())
+}
+
+/// `--acctg-freq`: `30`, or `task=30` among others.
+fn sampling(text: &str) -> Result<Option<u32>, Fault> {
+    let mut seconds = None;
+    for item in text.split(',').filter(|item| !item.is_empty()) {
+        let (kind, number) = item.split_once('=').unwrap_or(("task", item));
+        let number = number.trim().parse().map_err(|_| bad("acctg-freq"))?;
+        if kind.trim().eq_ignore_ascii_case("task") {
+            seconds = Some(number);
+        }
+    }
+    Ok(seconds)
 }
 
 /// As `--time` of a job, in seconds.
@@ -443,6 +471,16 @@ mod tests {
         assert_eq!((map.cpu_bind, map.cpu_lists.len()), (CpuBind::Map, 3));
         assert_eq!(wish("--gpus-per-task=h100:2 -n1 x", job).gpus_per_task, 2);
         assert!(wish("-c2 x", job).shape.exact && !wish("x", job).shape.exact);
+    }
+
+    #[test]
+    fn looks_at_memory_are_asked_for_by_kind() {
+        let read = |text: &str| sampling(text).ok().flatten();
+        assert_eq!(
+            (read("10"), read("energy=3,task=5"), read("energy=3")),
+            (Some(10), Some(5), None)
+        );
+        assert!(sampling("task=often").is_err());
     }
 
     #[test]

@@ -84,6 +84,13 @@ fn mounted(path: &Path) -> Mounted {
     }
 }
 
+impl Hierarchies {
+    /// Pure v2: each group has one directory for all.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.usage == self.tracker
+    }
+}
+
 impl Cgroups {
     /// Finds the hierarchies under `root` and makes the node's tree `parent` (`muster/n1`, or a
     /// delegated scope's path) in each. `Auto` never fails: what stands in the way becomes the
@@ -110,6 +117,30 @@ impl Cgroups {
     /// `None` without control groups.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Option<Group>, Error> {
         self.hierarchies().map(|h| Group::create(h, name, limits)).transpose()
+    }
+
+    /// Makes a group inside another, which must have room: see [`Cgroups::make_room`]. It holds to
+    /// less where its limits say so; elsewhere the outer one's are all there is.
+    pub fn create_inside(
+        &self,
+        outer: &Group,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Group, Error> {
+        let all = self.hierarchies().expect("a group has hierarchies");
+        Group::create_inside(all, outer, name, limits)
+    }
+
+    /// Sees to it that groups can be made inside this one. Its processes move into a group inside by
+    /// the name of `inner`, which is the answer; `None`: there are none.
+    pub fn make_room(&self, group: &Group, inner: Option<&str>) -> Result<Option<Group>, Error> {
+        let all = self.hierarchies().expect("a group has hierarchies");
+        group.make_room(all, inner)
+    }
+
+    /// Whether [`Cgroups::make_room`] has been done.
+    pub fn has_room(&self, group: &Group, inner: Option<&str>) -> bool {
+        self.hierarchies().is_some_and(|all| group.has_room(all, inner))
     }
 
     /// The group of that name, if it is there in any hierarchy.

@@ -31,17 +31,19 @@ const MEMORY_LEFT_BYTES: u64 = 4 << 20;
 /// Between looks at a v1 group that is emptying.
 const EMPTY_PAUSE: Duration = Duration::from_millis(2);
 
-/// The group of one slice, in every hierarchy it needs.
+/// The group of one slice, in every hierarchy it needs, or one inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    name: String,
-    cpuset: Option<PathBuf>,
-    memory: Option<Control>,
-    pids: Option<PathBuf>,
-    devices: Option<PathBuf>,
-    usage: Option<Control>,
-    tracker: Control,
-    kept: Kept,
+    pub(crate) name: String,
+    pub(crate) cpuset: Option<PathBuf>,
+    pub(crate) memory: Option<Control>,
+    pub(crate) pids: Option<PathBuf>,
+    pub(crate) devices: Option<PathBuf>,
+    pub(crate) usage: Option<Control>,
+    pub(crate) tracker: Control,
+    /// Where a group inside another has nothing of its own, its members are the other's there.
+    pub(crate) outer: Vec<PathBuf>,
+    pub(crate) kept: Kept,
 }
 
 impl Group {
@@ -75,11 +77,12 @@ impl Group {
             devices: dir(&all.devices, limits.devices.is_some()),
             usage: place(&all.usage, true),
             tracker,
+            outer: Vec::new(),
             kept: Kept::default(),
         })
     }
 
-    fn make(&self, all: &Hierarchies, limits: &Limits) -> Result<(), Error> {
+    pub(crate) fn make(&self, all: &Hierarchies, limits: &Limits) -> Result<(), Error> {
         for dir in self.dirs() {
             files::make_dir(dir)?;
         }
@@ -132,7 +135,7 @@ impl Group {
     }
 
     /// Each of the group's directories once: in v2 all controllers share one.
-    fn dirs(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
         let all = [
             self.cpuset.as_deref(),
             self.memory.as_ref().map(|c| c.dir.as_path()),
@@ -163,33 +166,40 @@ impl Group {
 
     /// Moves a process in; its later children are born there.
     pub fn join(&self, pid: Pid) -> Result<(), Error> {
-        let pid = pid.to_string();
-        self.dirs().try_for_each(|dir| self.kept.write(&dir.join(PROCS), &pid))
+        self.add(&pid.to_string())
     }
 
     /// Moves the calling process in. Before an exec, so that nothing of the job runs outside.
     pub fn join_self(&self) -> Result<(), Error> {
-        self.dirs().try_for_each(|dir| self.kept.write(&dir.join(PROCS), "0"))
+        self.add("0")
     }
 
-    /// The processes of the group; none when the group is gone.
+    fn add(&self, pid: &str) -> Result<(), Error> {
+        let outer = self.outer.iter().map(PathBuf::as_path);
+        self.dirs().chain(outer).try_for_each(|dir| self.kept.write(&dir.join(PROCS), pid))
+    }
+
+    /// The processes of the group and of those inside it; none when the group is gone.
     pub fn procs(&self) -> Result<Vec<Pid>, Error> {
-        let path = self.tracker.dir.join(PROCS);
-        match self.kept.read(&path) {
-            Ok(text) => Ok(text
-                .lines()
-                .filter_map(|line| line.trim().parse().ok())
-                .filter(|pid| *pid > 0)
-                .map(Pid::from_raw)
-                .collect()),
-            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(Vec::new())
-            }
-            Err(e) => Err(e),
+        let mut found = self.members()?;
+        if self.has_inner() {
+            inner_procs(&self.tracker.dir, &mut found)?;
         }
+        Ok(found)
     }
 
-    /// Whether no process is left.
+    /// The processes of the group itself.
+    pub(crate) fn members(&self) -> Result<Vec<Pid>, Error> {
+        listed(self.kept.read(&self.tracker.dir.join(PROCS)))
+    }
+
+    /// Whether there are groups inside: a directory of control groups has a link for each beside
+    /// its own two.
+    pub(crate) fn has_inner(&self) -> bool {
+        self.kept.metadata(&self.tracker.dir).is_ok_and(|m| m.nlink() > 2)
+    }
+
+    /// Whether no process is left, in it and inside it.
     pub fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.procs()?.is_empty())
     }
@@ -340,6 +350,35 @@ impl Group {
     }
 }
 
+/// Adds the processes of the groups inside one.
+fn inner_procs(dir: &Path, found: &mut Vec<Pid>) -> Result<(), Error> {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            let inner = entry.path();
+            found.extend(listed(files::read(&inner.join(PROCS)))?);
+            inner_procs(&inner, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// A list of members; a group that is gone has none.
+fn listed(read: Result<String, Error>) -> Result<Vec<Pid>, Error> {
+    match read {
+        Ok(text) => {
+            let numbers = text.lines().filter_map(|line| line.trim().parse().ok());
+            Ok(numbers.filter(|pid| *pid > 0).map(Pid::from_raw).collect())
+        }
+        Err(Error::File { source, .. })
+            if source.kind() == io::ErrorKind::NotFound
+                || source.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// Removes a group; descends only when it is refused, which is where sub-groups are.
 fn remove_tree(dir: &Path) -> Result<(), Error> {
     match std::fs::remove_dir(dir) {
@@ -373,7 +412,7 @@ fn wait_event(events: &File, timeout: Duration) {
 }
 
 /// One step of a path, with nothing that could leave the tree.
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let fine = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0', '\n']);
     if fine { Ok(()) } else { Err(Error::Name(name.to_owned())) }
 }

@@ -5,6 +5,7 @@
 //!
 //! - `detect`: which hierarchies this machine has and where the node's tree stands in them
 //! - `group`: one slice's group: join, signal, freeze, kill, wait, remove
+//! - `inner`: groups inside a slice's: one for its first processes, one for each later part
 //! - `cpuset`, `memory`, `pids`, `devices`, `freezer`, `usage`: one controller each, both versions
 //! - `device_program`: the v2 device filter, assembled by hand and attached through bpf(2)
 //! - `kept`: files of one group that stay open
@@ -20,6 +21,7 @@ mod devices;
 mod files;
 mod freezer;
 mod group;
+mod inner;
 mod kept;
 mod memory;
 mod pids;

@@ -197,6 +197,87 @@ fn a_frozen_group_stands_still_and_can_be_killed() {
     }
 }
 
+const V1: &[&str] = &["cpuset", "memory", "pids", "devices", "freezer", "cpuacct"];
+
+#[test]
+fn a_part_of_a_slice_is_held_and_counted_apart_and_goes_with_the_whole() {
+    for hierarchies in [ALL, V1] {
+        let Some(world) = world("inner groups", hierarchies) else { continue };
+        let whole = Limits {
+            cpus: Some("0-1".to_owned()),
+            memory_bytes: Some(1 << 30),
+            pids_max: Some(100),
+            ..Limits::default()
+        };
+        let slice = world.group(whole);
+        let mut first = spawn(&slice, "setsid sleep 100 & echo ready; wait");
+        while slice.procs().expect("a list").len() < 2 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(!world.cgroups.has_room(&slice, Some("batch")));
+        let batch = world.cgroups.make_room(&slice, Some("batch")).expect("room").expect("batch");
+        assert!(world.cgroups.has_room(&slice, Some("batch")));
+        assert_eq!(batch.procs().expect("a list").len(), 2, "all have moved");
+        let part = Limits {
+            cpus: Some("1".to_owned()),
+            memory_bytes: Some(32 << 20),
+            ..Limits::default()
+        };
+        let step = world.cgroups.create_inside(&slice, "step_0", &part).expect("a group");
+        assert_eq!(text(&run(&step, "nproc").stdout), "1\n", "{hierarchies:?}");
+        run(&step, "head -c 200M /dev/zero | tail -n 1 >/dev/null; echo end");
+        assert!(step.oom_kills().expect("counted") >= 1);
+        assert_eq!(batch.oom_kills().expect("counted"), 0, "it minds its own part alone");
+        let usage = step.usage().expect("readable").expect("counted");
+        assert!(usage.user + usage.system > Duration::ZERO, "{usage:?}");
+        let mut task = spawn(&step, "setsid sleep 100 & wait");
+        while step.procs().expect("a list").len() < 2 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(slice.procs().expect("a list").len(), 4, "the whole has all of them");
+        slice.freeze().expect("asked");
+        while !step.is_frozen().expect("a look") || !slice.is_frozen().expect("a look") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        slice.kill_all().expect("a kill");
+        slice.thaw().expect("asked");
+        assert!(slice.wait_empty(PATIENCE).expect("a look"), "{hierarchies:?}");
+        first.wait().expect("an end");
+        task.wait().expect("an end");
+        slice.remove().expect("removed");
+        assert_eq!(world.cgroups.open("1.1").expect("a look"), None, "{hierarchies:?}");
+        let late = world.cgroups.create_inside(&slice, "step_1", &Limits::default());
+        assert!(late.is_err(), "a slice that is over takes no more parts");
+    }
+}
+
+#[test]
+fn a_part_opens_the_devices_that_it_was_given_and_no_other_of_the_slices() {
+    for hierarchies in [&["devices", "freezer"][..], &["unified"]] {
+        let Some(world) = world("devices inside", hierarchies) else { continue };
+        let rules = |minors: &[u32]| {
+            let mut rules = DeviceRules::of_this_machine().expect("a list");
+            rules.allow.extend(minors.iter().map(|minor| DeviceRule::nvidia_gpu(*minor)));
+            Limits { devices: Some(rules), ..Limits::default() }
+        };
+        let slice = world.group(rules(&[0, 1]));
+        world.cgroups.make_room(&slice, Some("batch")).expect("room");
+        let step = world.cgroups.create_inside(&slice, "step_0", &rules(&[1])).expect("a group");
+        for minor in 0..3 {
+            let path = world.root.path().join(format!("gpu{minor}"));
+            let mode = FileMode::from_bits_truncate(0o600);
+            mknod(&path, SFlag::S_IFCHR, mode, makedev(195, minor)).expect("a device file");
+        }
+        let dir = world.root.path().display();
+        let denied = |group: &Group, minor: u32| {
+            let said = text(&run(group, &format!("exec 2>&1; : <{dir}/gpu{minor}")).stdout);
+            said.contains("Operation not permitted")
+        };
+        assert_eq!([0, 1, 2].map(|minor| denied(&slice, minor)), [false, false, true]);
+        assert_eq!([0, 1, 2].map(|minor| denied(&step, minor)), [true, false, true]);
+    }
+}
+
 #[test]
 fn a_group_is_found_again_by_its_name() {
     let Some(world) = world("open", ALL) else { return };

@@ -151,6 +151,10 @@ pub(crate) struct Stat {
     pub(crate) session: u32,
     /// Clock ticks since boot.
     pub(crate) start_ticks: u64,
+    /// Clock ticks of CPU time, with those of children that were waited for.
+    pub(crate) cpu_ticks: u64,
+    /// Pages of memory.
+    pub(crate) resident_pages: u64,
 }
 
 /// The process's stat; none when it is gone.
@@ -169,6 +173,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
+        cpu_ticks: fields.get(11..15)?.iter().filter_map(|f| f.parse::<u64>().ok()).sum(),
+        resident_pages: fields.get(21).and_then(|f| f.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -189,10 +195,11 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
-        let line = "42 (a) b (c)) S 7 8 9 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 12345 0 0";
+        let line = "42 (a) b (c)) S 7 8 9 0 -1 0 0 0 0 0 1 2 0 3 20 0 1 0 12345 0 77";
         let stat = parse_stat(line).expect("a stat line");
         assert_eq!((stat.pid, stat.state, stat.parent), (42, 'S', 7));
         assert_eq!((stat.session, stat.start_ticks), (9, 12345));
+        assert_eq!((stat.cpu_ticks, stat.resident_pages), (6, 77));
     }
 
     #[test]

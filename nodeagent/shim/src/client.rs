@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use muster_proto::shim::v1::shim_request::Kind;
 use muster_proto::shim::v1::{
-    Release, SetEnd, ShimReply, ShimRequest, Signal, Status, Stop, StopCause, Suspend,
+    MakeRoom, Release, SetEnd, ShimReply, ShimRequest, Signal, Status, Stop, StopCause, Suspend,
 };
 use prost::Message;
 
@@ -120,6 +120,11 @@ impl ShimClient {
     /// Ends a batch process that only holds the allocation, as if with this exit code.
     pub fn release(&mut self, code: u32) -> Result<ShimReply, ClientError> {
         self.ask(Kind::Release(Release { code }))
+    }
+
+    /// Sees to it that steps can have groups of their own inside the slice's.
+    pub fn make_room(&mut self) -> Result<ShimReply, ClientError> {
+        self.ask(Kind::MakeRoom(MakeRoom {}))
     }
 
     fn ask(&mut self, kind: Kind) -> Result<ShimReply, ClientError> {

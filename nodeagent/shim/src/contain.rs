@@ -2,6 +2,7 @@
 //! the shim is the subreaper, so whatever daemonises stays its descendant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use muster_cgroup::{Error, Group};
@@ -18,14 +19,14 @@ const FREEZE_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Containment {
     /// The members of a control group.
-    Group(Group),
+    Group(Box<Group>),
     /// The descendants of this process.
     Descent,
 }
 
 impl Containment {
     pub(crate) fn new(group: Option<Group>) -> Self {
-        group.map_or(Self::Descent, Self::Group)
+        group.map_or(Self::Descent, |group| Self::Group(Box::new(group)))
     }
 
     pub(crate) fn group(&self) -> Option<&Group> {
@@ -99,6 +100,16 @@ impl Containment {
 pub(crate) fn send(pid: Pid, signal: i32) {
     // SAFETY: kill(2) takes any numbers.
     unsafe { libc::kill(pid.as_raw(), signal) };
+}
+
+/// Whether a process runs this very program: a command of ours in the job, which passes signals on
+/// by itself.
+pub(crate) fn is_ours(pid: Pid) -> bool {
+    let program = |of: &str| std::fs::metadata(format!("/proc/{of}/exe")).ok();
+    match (program(&pid.to_string()), program("self")) {
+        (Some(its), Some(mine)) => (its.dev(), its.ino()) == (mine.dev(), mine.ino()),
+        _ => false,
+    }
 }
 
 /// SIGSTOP to every descendant until a round finds no new one.

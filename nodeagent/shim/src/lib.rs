@@ -52,8 +52,10 @@ pub use muster_proto::shim::v1::{
     ExitRecord, Launch, Notice, ShimRecord, ShimReply, SliceLimits, StopCause,
 };
 pub use notice::{decode as decode_notice, socket as notice_socket};
+pub use slice::BATCH_GROUP;
 pub use spool::{SliceDir, SpoolError};
-pub use step::{StepDir, StepLauncher, end_steps};
+pub use step::{StepDir, StepLauncher, end_steps, group_name, signal_steps};
+pub use supervise::UNKNOWN_REQUEST;
 
 use std::ffi::OsString;
 

@@ -42,13 +42,24 @@ pub(crate) fn stopped(job: u32, node: &str, cause: StopCause, at_ms: i64) -> Str
     format!("*** JOB {job} ON {node} CANCELLED AT {}{due} ***", local_time(at_ms))
 }
 
+/// The same of a step, as it comes to whoever ran it.
+pub(crate) fn step_stopped(job: u32, step: u32, node: &str, at_ms: i64) -> String {
+    let at = local_time(at_ms);
+    format!("{PREFIX}*** STEP {job}.{step} ON {node} CANCELLED AT {at} ***")
+}
+
 /// Processes were killed for memory.
-pub(crate) fn oom(job: u32, kills: u64) -> String {
+pub(crate) fn oom(step: &str, kills: u64) -> String {
     let events = if kills == 1 { "event" } else { "events" };
     format!(
-        "Detected {kills} oom_kill {events} in StepId={job}.batch. \
+        "Detected {kills} oom_kill {events} in StepId={step}. \
          Some of the step tasks have been OOM Killed."
     )
+}
+
+/// As it comes to whoever ran the step.
+pub(crate) fn of_step(line: &str) -> String {
+    format!("{PREFIX}{line}")
 }
 
 /// The working directory is not there.
@@ -112,7 +123,9 @@ mod tests {
 
     #[test]
     fn one_kill_is_one_event() {
-        assert!(oom(12, 1).starts_with("Detected 1 oom_kill event in StepId=12.batch. Some of"));
-        assert!(oom(12, 2).starts_with("Detected 2 oom_kill events in "));
+        assert!(
+            oom("12.batch", 1).starts_with("Detected 1 oom_kill event in StepId=12.batch. Some of")
+        );
+        assert!(oom("12.0", 2).starts_with("Detected 2 oom_kill events in "));
     }
 }

@@ -42,11 +42,7 @@ fn sender() -> io::Result<&'static UnixDatagram> {
 
 /// Tells the agent, if there is one.
 pub(crate) fn send(spool: &Path, job: u32, attempt: u32, kind: Kind) -> io::Result<()> {
-    let bytes = Notice { job, attempt, kind: Some(kind) }.encode_to_vec();
-    assert!(bytes.len() <= MAX_BYTES, "texts in records are short");
-    let socket_path = socket(spool);
-    let (path, _dir) = reachable(&socket_path)?;
-    match sender()?.send_to(&bytes, path) {
+    match deliver(spool, job, attempt, kind) {
         Err(e)
             if matches!(
                 e.kind(),
@@ -57,6 +53,15 @@ pub(crate) fn send(spool: &Path, job: u32, attempt: u32, kind: Kind) -> io::Resu
         {
             Ok(())
         }
-        done => done.map(drop),
+        done => done,
     }
+}
+
+/// The same, where it matters that there is an agent.
+pub(crate) fn deliver(spool: &Path, job: u32, attempt: u32, kind: Kind) -> io::Result<()> {
+    let bytes = Notice { job, attempt, kind: Some(kind) }.encode_to_vec();
+    assert!(bytes.len() <= MAX_BYTES, "texts in records are short");
+    let socket_path = socket(spool);
+    let (path, _dir) = reachable(&socket_path)?;
+    sender()?.send_to(&bytes, path).map(drop)
 }

@@ -53,6 +53,8 @@ impl Host {
 
 /// Where a process's standing with the out-of-memory killer is kept.
 pub(crate) const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+/// The group of the batch script's processes, once there are steps beside them.
+pub const BATCH_GROUP: &str = "batch";
 /// Exit codes of a shim: its record is written, or it is not.
 const RECORDED: i32 = 0;
 const UNRECORDED: i32 = 1;
@@ -211,7 +213,8 @@ impl<'a> Shim<'a> {
                 let _ = notice::send(&self.host.spool, job, attempt, started);
                 let control = self.control.as_mut().expect("listens since the start");
                 let ears = (control, &self.children);
-                let supervision = Supervision::new(&launch, batch, &containment, ears, counted);
+                let supervision =
+                    Supervision::new(self.host, &launch, batch, &containment, ears, counted);
                 let mut outcome = supervision.run().map_err(kernel("supervise"))?;
                 if let (Some(gids), Some(user)) = (outcome.groups.take(), &launch.user) {
                     self.groups = Some((Groups::new(user.clone(), gids), Instant::now()));
@@ -333,7 +336,7 @@ impl<'a> Shim<'a> {
         {
             match (keep, limits_of(launch.limits.as_ref())) {
                 (Some(counted), Ok(limits)) if group.is_as_new().unwrap_or(false) => {
-                    self.kept = Some(Kept { group, limits, counted });
+                    self.kept = Some(Kept { group: *group, limits, counted });
                 }
                 _ => remove(&group),
             }
@@ -409,7 +412,7 @@ fn become_shim() -> Result<(), ShimError> {
     }
 }
 
-fn limits_of(limits: Option<&SliceLimits>) -> Result<Limits, String> {
+pub(crate) fn limits_of(limits: Option<&SliceLimits>) -> Result<Limits, String> {
     let Some(limits) = limits else { return Ok(Limits::default()) };
     let text = |t: &String| (!t.is_empty()).then(|| t.clone());
     let number = |n: u64| (n != 0).then_some(n);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use muster_proto::shim::v1::shim_request::Kind;
-use muster_proto::shim::v1::{Launch, ShimReply, ShimRequest, StopCause};
+use muster_proto::shim::v1::{Launch, ShimReply, ShimRequest, Signal as SignalNotice, StopCause};
 use muster_proto::v1::{ExitStatus, Usage};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,9 +16,10 @@ use crate::child::{Batch, News, read_news};
 use crate::contain::{self, Containment};
 use crate::control::Control;
 use crate::lines::{self, JobStderr};
-use crate::slice::{Refusal, chain, now_ms};
+use crate::slice::{BATCH_GROUP, Host, Refusal, chain, now_ms};
 use crate::timetable::{Course, Due, Now, Timetable, Warning};
 use crate::usage::{self, Counted, Meter};
+use crate::{NoticeKind, notice};
 
 /// The descriptor that tells of ended children, from before the first of them, and deaf to what is
 /// for the agent.
@@ -33,6 +34,9 @@ pub(crate) fn watch_children() -> nix::Result<SignalFd> {
     }
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
+
+/// The answer to a request of a later version.
+pub const UNKNOWN_REQUEST: &str = "a request of a kind that this shim does not know";
 
 /// How a slice ended.
 #[derive(Debug, Default)]
@@ -72,6 +76,7 @@ pub(crate) struct Supervision<'a> {
 struct Slice<'a> {
     launch: &'a Launch,
     containment: &'a Containment,
+    host: &'a Host,
     batch: Batch,
     /// News is still to come.
     listening: bool,
@@ -92,6 +97,7 @@ struct Slice<'a> {
 
 impl<'a> Supervision<'a> {
     pub(crate) fn new(
+        host: &'a Host,
         launch: &'a Launch,
         batch: Batch,
         containment: &'a Containment,
@@ -108,6 +114,7 @@ impl<'a> Supervision<'a> {
         let slice = Slice {
             launch,
             containment,
+            host,
             batch,
             listening: true,
             stderr: None,
@@ -142,7 +149,8 @@ impl<'a> Supervision<'a> {
         let (usage, counted) = self.slice.meter.end(self.containment);
         let oom_kills = counted.oom_kills.saturating_sub(self.slice.meter.oom_kills_before());
         if oom_kills > 0 {
-            self.slice.say(&lines::oom(self.launch.job, oom_kills));
+            let step = format!("{}.{BATCH_GROUP}", self.launch.job);
+            self.slice.say(&lines::oom(&step, oom_kills));
         }
         let left = match self.slice.timetable.course() {
             Course::GivenUp => self.containment.procs().map_or(1, |p| p.len()),
@@ -152,6 +160,7 @@ impl<'a> Supervision<'a> {
         let undisturbed = self.slice.timetable.course() == Course::Running
             && !self.slice.suspended
             && oom_kills == 0
+            && self.slice.meter.part().is_none()
             && self.slice.refusal.is_none();
         let ended = self.slice.status.unwrap_or(killed);
         Outcome {
@@ -270,15 +279,25 @@ impl Slice<'_> {
         }
     }
 
+    /// Signals what was asked to be. Steps are the agent's to tell; without one, each srun among
+    /// our own processes passes it on to its tasks.
     fn warn(&mut self, warning: Warning) -> Result<(), muster_cgroup::Error> {
-        self.signal(warning.signal, warning.batch_only, false)
+        let Warning { signal, batch_only, .. } = warning;
+        let (spool, launch) = (&self.host.spool, self.launch);
+        let notice = NoticeKind::Signal(SignalNotice { signal, batch_only, full: false });
+        let steps_told =
+            !batch_only && notice::deliver(spool, launch.job, launch.attempt, notice).is_ok();
+        self.signal(signal, batch_only, false, steps_told)
     }
 
+    /// To our own processes, not to those of steps. `steps_told`: nor to our own commands, which
+    /// would pass it on to tasks that have it.
     fn signal(
         &self,
         signal: i32,
         batch_only: bool,
         full: bool,
+        steps_told: bool,
     ) -> Result<(), muster_cgroup::Error> {
         if batch_only {
             if self.status.is_none() {
@@ -287,7 +306,29 @@ impl Slice<'_> {
             }
             return Ok(());
         }
-        self.containment.signal(signal, (!full).then_some(self.batch.pid))
+        let except = (!full).then_some(self.batch.pid);
+        let procs = match self.meter.part() {
+            Some(part) => part.procs(),
+            None => self.containment.procs(),
+        };
+        let wanted = procs?.into_iter().filter(|pid| Some(*pid) != except);
+        for pid in wanted.filter(|pid| !steps_told || !contain::is_ours(*pid)) {
+            contain::send(pid, signal);
+        }
+        Ok(())
+    }
+
+    /// Lets steps have groups of their own beside the batch script's processes.
+    fn make_room(&mut self) -> Result<(), muster_cgroup::Error> {
+        if self.meter.part().is_some() {
+            return Ok(());
+        }
+        let Some(group) = self.containment.group() else { return Ok(()) };
+        let until_now = Counted::of(group);
+        if let Some(part) = self.host.cgroups.make_room(group, Some(BATCH_GROUP))? {
+            self.meter.count_apart(until_now, part);
+        }
+        Ok(())
     }
 
     /// Begins the end: the line in the job's stderr, then SIGCONT and SIGTERM.
@@ -330,7 +371,8 @@ impl Slice<'_> {
         let done = match request.kind {
             Some(Kind::Status(_)) => Ok(()),
             Some(Kind::Stop(stop)) => self.stop(stop.cause(), stop.kill_wait_seconds),
-            Some(Kind::Signal(s)) => self.signal(s.signal, s.batch_only, s.full),
+            Some(Kind::Signal(s)) => self.signal(s.signal, s.batch_only, s.full, true),
+            Some(Kind::MakeRoom(_)) => self.make_room(),
             Some(Kind::SetEnd(set)) => {
                 self.timetable.set_end(set.end_at);
                 Ok(())
@@ -341,8 +383,7 @@ impl Slice<'_> {
                 self.containment.kill_all()
             }
             None => {
-                let error = "a request of a kind that this shim does not know".to_owned();
-                return ShimReply { error, ..ShimReply::default() };
+                return ShimReply { error: UNKNOWN_REQUEST.to_owned(), ..ShimReply::default() };
             }
         };
         ShimReply {

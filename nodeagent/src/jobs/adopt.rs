@@ -73,7 +73,11 @@ fn bare(edge: &Edge, dir: &SliceDir, launch: &Launch) -> Job {
         }
         Err(fault) => Phase::Cleaning(End::Lost { reason: chain(&fault) }),
     };
-    Job::new(false, launch.end_at, phase)
+    let mut job = Job::new(false, launch.end_at, phase);
+    if let Some((of, attempt)) = dir.ids() {
+        job.adopted(edge.is_frozen(Key { job: of, attempt }));
+    }
+    job
 }
 
 /// Nothing ran yet. Without a prolog there is nothing left to prepare but the group, which a

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use muster_cgroup::{Cgroups, DeviceRules, Limits};
 use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits};
 use muster_proto::token::ClusterKey;
+use muster_proto::v1::NodePart;
 use muster_shim::{Launcher, SliceDir};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -227,18 +228,65 @@ impl Edge {
     }
 
     fn limits(&self, launch: &Launch) -> SliceLimits {
-        let mask = gpus::mask_of(&launch.gres);
-        let base = self.binding.devices.as_ref();
-        let units = gpus::device_rules(self.gpus.units(), mask, self.binding.caps_major);
-        let rules = base.into_iter().flat_map(|b| b.allow.iter().copied().chain(units.clone()));
         SliceLimits {
             cpus: if self.binding.cpus { launch.cpus.clone() } else { String::new() },
             mems: String::new(),
             memory_bytes: launch.memory_mib.saturating_mul(1 << 20),
             pids_max: PIDS_MAX,
-            hold_devices: base.is_some(),
-            devices: rules.map(|rule| rule.to_string()).collect(),
+            hold_devices: self.binding.devices.is_some(),
+            devices: self.devices(gpus::mask_of(&launch.gres)),
         }
+    }
+
+    /// The devices that a holder of these GPUs may open; empty where devices are not held.
+    fn devices(&self, mask: u64) -> Vec<String> {
+        let base = self.binding.devices.as_ref();
+        let units = gpus::device_rules(self.gpus.units(), mask, self.binding.caps_major);
+        let rules = base.into_iter().flat_map(|b| b.allow.iter().copied().chain(units.clone()));
+        rules.map(|rule| rule.to_string()).collect()
+    }
+
+    /// What a step's part is held to inside the slice: what the slice holds to anyway is left out.
+    pub(crate) fn limits_of_step(&self, launch: &Launch, part: &NodePart) -> SliceLimits {
+        let whole = launch.limits.clone().unwrap_or_default();
+        let (mine, all) = (gpus::mask_of(&part.gres), gpus::mask_of(&launch.gres));
+        let devices = self.binding.devices.is_some() && mine != all;
+        SliceLimits {
+            cpus: if whole.cpus.is_empty() || whole.cpus == part.cpus {
+                String::new()
+            } else {
+                part.cpus.clone()
+            },
+            mems: String::new(),
+            memory_bytes: part.memory_mib.saturating_mul(1 << 20),
+            pids_max: 0,
+            hold_devices: devices,
+            devices: if devices { self.devices(mine) } else { Vec::new() },
+        }
+    }
+
+    /// Freezes or thaws what steps have here: by the group of a slice that has no shim to do it, and
+    /// without groups by the shims of the steps.
+    pub(super) fn suspend_steps(&self, key: Key, batch: bool, suspended: bool) {
+        let group = match self.cgroups.open(&key.to_string()) {
+            Ok(group) => group.filter(|_| !batch),
+            Err(fault) => return tracing::warn!(slice = %key, "suspend: {}", chain(&fault)),
+        };
+        if let Some(group) = group {
+            let done = if suspended { group.freeze() } else { group.thaw() };
+            if let Err(fault) = done {
+                tracing::warn!(slice = %key, "suspend: {}", chain(&fault));
+            }
+        } else if matches!(self.cgroups, Cgroups::None(_)) {
+            let signal = if suspended { libc::SIGSTOP } else { libc::SIGCONT };
+            muster_shim::signal_steps(&self.spool, key.job, key.attempt, None, signal);
+        }
+    }
+
+    /// Whether the group of a slice without a shim stands still.
+    pub(super) fn is_frozen(&self, key: Key) -> bool {
+        let group = self.cgroups.open(&key.to_string()).ok().flatten();
+        group.is_some_and(|group| group.is_frozen().unwrap_or(false))
     }
 
     /// Starts the shim, whose notice says that it runs; a slice without a process is noted.

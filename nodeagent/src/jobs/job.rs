@@ -252,11 +252,12 @@ impl Job {
         actions.push(Action::Clean);
     }
 
-    /// Passes on a changed limit or suspension to the shim of a running slice.
+    /// Passes on a changed limit or suspension to the shim of a running slice. One without a shim
+    /// has processes all the same: those of steps.
     fn adjust(&mut self, actions: &mut Vec<Action>) {
         if self.suspended.0 != self.suspended.1 {
             self.suspended.1 = self.suspended.0;
-            actions.extend(self.batch.then_some(Action::Suspend(self.suspended.0)));
+            actions.push(Action::Suspend(self.suspended.0));
             actions.push(Action::Report);
         }
         if self.end_at.0 != self.end_at.1 {

@@ -287,8 +287,27 @@ impl Jobs {
             if self.held.get(key).is_some_and(|job| job.batch && runs(&job.phase)) {
                 let word = Word::Signal(signal.signal, signal.batch_only, signal.full);
                 self.tell(key, word);
+                if !signal.batch_only {
+                    self.signal_steps(key, signal.signal);
+                }
             }
         }
+    }
+
+    /// By their askers, each of which passes it on to all nodes of its step.
+    fn signal_steps(&self, key: Key, signal: i32) {
+        if let Some(steps) = &self.steps {
+            steps.signal_all(key, signal);
+        }
+    }
+
+    fn suspend(&mut self, key: Key, suspended: bool) {
+        if self.held.get(key).is_some_and(|job| job.batch) {
+            self.tell(key, Word::Suspend(suspended));
+        }
+        let edge = self.edge.clone();
+        let batch = self.held.get(key).is_some_and(|job| job.batch);
+        tokio::task::spawn_blocking(move || edge.suspend_steps(key, batch, suspended));
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -299,6 +318,7 @@ impl Jobs {
             }
             Some(notice::Kind::Exited(exit)) => Event::Ended(End::of(exit)),
             Some(notice::Kind::Gone(reason)) => Event::Ended(self.gone(key, reason)),
+            Some(notice::Kind::Signal(signal)) => return self.signal_steps(key, signal.signal),
             None => return,
         };
         self.happened(key, event);
@@ -357,7 +377,7 @@ impl Jobs {
                         Some(Event::Overdue)
                     });
                 }
-                Action::Suspend(suspended) => self.tell(key, Word::Suspend(suspended)),
+                Action::Suspend(suspended) => self.suspend(key, suspended),
                 Action::SetEnd(end_at) => self.tell(key, Word::SetEnd(end_at)),
                 Action::KillShim => self.follow(key, self.edge.clone().kill_shim(key)),
                 Action::Clean => self.clean(key),

@@ -272,6 +272,22 @@ impl Head {
         held.askers.get(&step).is_some_and(|(_, tell)| tell.try_send(Ok(news)).is_ok())
     }
 
+    /// A signal for each live step of a job; those whose asker is away.
+    pub(super) fn signal_all(&self, key: Key, signal: i32) -> Vec<u32> {
+        let Ok(slice) = slice::find(&self.spool, key.job, Some(key.attempt)) else {
+            return Vec::new();
+        };
+        let mut jobs = self.jobs();
+        let (held, _) = self.held(&mut jobs, &slice);
+        let live = held.table.list(false);
+        let away = live.iter().filter(|step| {
+            let news = StepNews { kind: Some(News::Signal(signal)) };
+            let asker = held.askers.get(&step.step);
+            asker.is_none_or(|(_, tell)| tell.try_send(Ok(news)).is_err())
+        });
+        away.map(|step| step.step).collect()
+    }
+
     /// The asker's stream has ended.
     fn lost(self: &Arc<Self>, key: Key, ticket: u64) {
         let mut jobs = self.jobs();

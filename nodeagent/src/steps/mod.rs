@@ -27,6 +27,7 @@ use muster_proto::v1::steps_server::StepsServer;
 use muster_shim::StepLauncher;
 
 use crate::jobs::edge::Edge;
+use crate::jobs::job::Key;
 use head::Head;
 
 /// An order with thousands of command lines, in bytes.
@@ -69,6 +70,17 @@ impl Steps {
     #[must_use]
     pub fn news(&self, most: usize) -> Option<Vec<Step>> {
         self.0.head.news(most)
+    }
+
+    /// A signal for every step of a job that begins here, by its asker; a step whose asker is away
+    /// has it on this node at least.
+    pub fn signal_all(&self, key: Key, signal: i32) {
+        let (head, spool) = (self.0.head.clone(), self.0.edge.spool.clone());
+        tokio::task::spawn_blocking(move || {
+            for step in head.signal_all(key, signal) {
+                muster_shim::signal_steps(&spool, key.job, key.attempt, Some(step), signal);
+            }
+        });
     }
 
     /// What could not be told stays news.

@@ -8,7 +8,7 @@ use muster_proto::shim::v1::StepOrder;
 use muster_proto::v1::step_input::Kind as Asked;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{AttachStep, NodePart, StartStep, StepFailed, StepInput, StepOutput};
-use muster_shim::StepDir;
+use muster_shim::{BATCH_GROUP, ClientError, ShimClient, SliceDir, StepDir};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -22,6 +22,8 @@ use crate::jobs::edge::chain;
 /// Messages between the shim and the stream: what the shim may have under way is bounded by its
 /// windows, so this only smooths.
 pub(super) const UNDER_WAY: usize = 64;
+/// Between looks at what a step uses, unless srun says otherwise.
+const SAMPLE_SECONDS: u32 = 30;
 /// Nodes of a gang start within moments of each other: a step may be here before its slice runs.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 const LAUNCH_PAUSE: Duration = Duration::from_millis(20);
@@ -165,6 +167,10 @@ fn launch(
     let launch = &slice.launch;
     let dir = StepDir::of(&edge.spool, slice.key.job, slice.key.attempt, start.step);
     let step = start.step;
+    let part = start.part.clone().unwrap_or_default();
+    let room = room(inner, slice)
+        .map_err(|fault| Status::internal(format!("step {}.{step}: {fault}", slice.key.job)))?;
+    let sample_seconds = start.sample_seconds.unwrap_or(SAMPLE_SECONDS);
     let order = StepOrder {
         start: Some(start),
         user: launch.user.clone(),
@@ -178,6 +184,8 @@ fn launch(
         restarts: launch.restarts,
         devices_held: edge.binding.devices.is_some(),
         gpus_of_slice: slice.gpus(),
+        limits: room.then(|| edge.limits_of_step(launch, &part)),
+        sample_seconds,
     };
     if dir.path().exists() && !dir.is_alive() {
         dir.remove();
@@ -188,6 +196,35 @@ fn launch(
         dir.remove();
         Status::internal(chain(&e))
     })
+}
+
+/// Sees to it that the slice's group takes groups for steps. False: there are no groups, or the
+/// slice's shim is of a version that knows of none.
+fn room(inner: &Inner, slice: &Slice) -> Result<bool, String> {
+    if slice.cgroup.is_empty() {
+        return Ok(false);
+    }
+    let cgroups = &inner.edge.cgroups;
+    let Some(group) = cgroups.open(&slice.cgroup).map_err(|e| chain(&e))? else {
+        return Err(format!("job {} is over", slice.key.job));
+    };
+    let first = slice.launch.batch.then_some(BATCH_GROUP);
+    if cgroups.has_room(&group, first) {
+        return Ok(true);
+    }
+    if first.is_none() {
+        cgroups.make_room(&group, None).map_err(|e| chain(&e))?;
+        return Ok(true);
+    }
+    let dir = SliceDir::of(&inner.edge.spool, slice.key.job, slice.key.attempt);
+    let mut shim = ShimClient::connect(&dir).map_err(|e| chain(&e))?;
+    match shim.make_room() {
+        Ok(_) => Ok(true),
+        Err(ClientError::Refused { reason, .. }) if reason == muster_shim::UNKNOWN_REQUEST => {
+            Ok(false)
+        }
+        Err(e) => Err(chain(&e)),
+    }
 }
 
 /// Passes on both ways until the shim has had its last word. An asker who goes away does not end

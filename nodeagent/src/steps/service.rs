@@ -5,11 +5,11 @@ use std::pin::Pin;
 use futures::Stream;
 use muster_proto::v1::steps_server::Steps as Calls;
 use muster_proto::v1::{
-    CloseStepReply, CloseStepRequest, DescribeReply, DescribeRequest, ListStepsReply,
-    ListStepsRequest, OpenStepRequest, ReleaseReply, ReleaseRequest, SignalStepReply,
-    SignalStepRequest, StepInput, StepNews, StepOutput,
+    CloseStepReply, CloseStepRequest, DescribeReply, DescribeRequest, FiguresReply, FiguresRequest,
+    ListStepsReply, ListStepsRequest, OpenStepRequest, PartFigures, ReleaseReply, ReleaseRequest,
+    SignalStepReply, SignalStepRequest, StepInput, StepNews, StepOutput, Usage,
 };
-use muster_shim::{ShimClient, SliceDir};
+use muster_shim::{BATCH_GROUP, ShimClient, SliceDir, StepDir};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::UdsConnectInfo;
@@ -19,7 +19,7 @@ use super::Steps;
 use super::head::{about, missing};
 use super::part::{UNDER_WAY, admit};
 use super::slice::Slice;
-use crate::jobs::edge::chain;
+use crate::jobs::edge::{Edge, chain};
 
 /// The kernel's word for who is at the other end.
 fn caller<T>(request: &Request<T>) -> Result<u32, Status> {
@@ -34,6 +34,26 @@ impl Steps {
         admit(&slice, uid)?;
         Ok(slice)
     }
+}
+
+/// What the batch script and each step use here now.
+fn figures(edge: &Edge, slice: &Slice) -> Vec<PartFigures> {
+    let key = slice.key;
+    let mut parts = Vec::new();
+    let dir = SliceDir::of(&edge.spool, key.job, key.attempt);
+    if slice.launch.batch
+        && let Ok(reply) = ShimClient::connect(&dir).and_then(|mut shim| shim.status())
+    {
+        let usage = reply.usage.map(|usage| Usage { gpu: edge.gpus.usage(key), ..usage });
+        let pids = vec![reply.batch_pid];
+        parts.push(PartFigures { step: BATCH_GROUP.to_owned(), usage, tasks: None, pids });
+    }
+    for (job, attempt, _, dir) in StepDir::list(&edge.spool) {
+        if (job, attempt) == (key.job, key.attempt) {
+            parts.extend(dir.figures());
+        }
+    }
+    parts
 }
 
 #[tonic::async_trait]
@@ -88,6 +108,18 @@ impl Calls for Steps {
                 request.job, request.step
             ))),
         }
+    }
+
+    async fn figures(
+        &self,
+        request: Request<FiguresRequest>,
+    ) -> Result<Response<FiguresReply>, Status> {
+        let uid = caller(&request)?;
+        let slice = self.of(request.into_inner().job, uid).await?;
+        let edge = self.0.edge.clone();
+        let asked = tokio::task::spawn_blocking(move || figures(&edge, &slice));
+        let parts = asked.await.expect("a look at a job does not panic");
+        Ok(Response::new(FiguresReply { parts }))
     }
 
     async fn describe(

@@ -118,6 +118,7 @@ impl Table {
             submit_line: request.submit_line.clone(),
             host: request.host.clone(),
             uid,
+            distribution: shape.distribution,
             ..Step::default()
         }
     }
@@ -163,6 +164,7 @@ impl Table {
         granted.step.ended_at = now;
         granted.step.exit = Some(status);
         granted.step.usage = request.usage;
+        granted.step.figures = request.figures.clone();
         self.remember(granted.step.clone());
         Some(granted)
     }

@@ -76,6 +76,9 @@ impl StepBook {
     }
 }
 
+/// As Slurm shows the end of what was killed for memory.
+const OOM: u32 = 125;
+
 fn shown(step: v1::Step, job_ended_at: Option<i64>) -> v1::StepRow {
     let (mut state, mut ended_at) = (
         match step.state() {
@@ -92,7 +95,16 @@ fn shown(step: v1::Step, job_ended_at: Option<i64>) -> v1::StepRow {
         (state, ended_at) = (v1::JobState::Cancelled, at);
         exit = exit.or(Some(v1::ExitStatus { code: 0, signal: 9 }));
     }
+    let layout = match step.distribution() {
+        v1::Distribution::Block => "Block",
+        v1::Distribution::Cyclic => "Cyclic",
+        v1::Distribution::Plane => "Plane",
+    };
+    if state == v1::JobState::OutOfMemory {
+        exit = Some(v1::ExitStatus { code: 0, signal: OOM });
+    }
     v1::StepRow {
+        layout: layout.to_owned(),
         id: step.step.to_string(),
         name: step.name,
         state: state.into(),
@@ -103,6 +115,10 @@ fn shown(step: v1::Step, job_ended_at: Option<i64>) -> v1::StepRow {
         nodes: step.nodes,
         tasks: step.tasks,
         cpu_count: step.cpus,
+        figures: step.figures,
+        gres: step.gres,
+        memory_mib: step.memory_mib,
+        submit_line: step.submit_line,
     }
 }
 

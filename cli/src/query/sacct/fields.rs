@@ -4,7 +4,7 @@
 
 use muster_model::hostlist::Hostlist;
 use muster_model::time::Clock;
-use muster_proto::v1::{Job, JobState, StepRow, Usage};
+use muster_proto::v1::{Job, JobState, StepRow, TaskFigures, Usage};
 
 use super::super::shown::{self, launch, or, request, spec};
 use super::super::sizes::Units;
@@ -156,21 +156,39 @@ fn cpu_ms(usage: Usage) -> u64 {
     usage.user_cpu_ms + usage.system_cpu_ms
 }
 
-fn rss(step: &StepRow, usage: Usage, view: &View) -> String {
-    // Only the sum over a step's processes is known, so an average needs a single task.
-    if step.tasks > 1 { String::new() } else { view.units.kib(usage.max_rss_kib) }
+/// How a step's tasks were beside each other. What had no tasks of its own, as a batch script, was
+/// one.
+fn tasks_of(step: &StepRow, usage: Usage) -> TaskFigures {
+    step.figures.clone().unwrap_or_else(|| TaskFigures {
+        tasks: 1,
+        max_rss_kib: usage.max_rss_kib,
+        max_rss_node: first_node(step),
+        sum_rss_kib: usage.max_rss_kib,
+        min_cpu_ms: cpu_ms(usage),
+        min_cpu_node: first_node(step),
+        ..TaskFigures::default()
+    })
+}
+
+fn average_ms(step: &StepRow, usage: Usage) -> u64 {
+    cpu_ms(usage) / u64::from(tasks_of(step, usage).tasks.max(1))
+}
+
+fn average_kib(step: &StepRow, usage: Usage) -> u64 {
+    let tasks = tasks_of(step, usage);
+    tasks.sum_rss_kib / u64::from(tasks.tasks.max(1))
 }
 
 fn first_node(step: &StepRow) -> String {
     Hostlist::parse(&step.nodes).unwrap_or_default().0.into_iter().next().unwrap_or_default()
 }
 
-fn cpu_clock(usage: Usage) -> String {
-    Clock(i64::try_from(cpu_ms(usage) / 1000).unwrap_or(i64::MAX)).to_string()
+fn clock_ms(ms: u64) -> String {
+    Clock(i64::try_from(ms / 1000).unwrap_or(i64::MAX)).to_string()
 }
 
-fn usage_tres(usage: Usage, view: &View) -> String {
-    format!("cpu={},mem={}", cpu_clock(usage), view.units.kib(usage.max_rss_kib))
+fn usage_tres(cpu_ms: u64, rss_kib: u64, view: &View) -> String {
+    format!("cpu={},mem={}", clock_ms(cpu_ms), view.units.kib(rss_kib))
 }
 
 fn state(row: &Row) -> String {
@@ -214,7 +232,13 @@ fn limit(job: &Job, show: fn(u32) -> String) -> String {
 
 fn allocated_tres(row: &Row, view: &View) -> String {
     match row.step {
-        Some(step) => format!("cpu={},node={}", step.cpu_count, row.nodes()),
+        Some(step) => {
+            let all = u64::from(row.job.node_count.max(1));
+            let shared = row.job.memory_mib * u64::from(row.nodes()) / all;
+            let memory = if step.memory_mib > 0 { step.memory_mib } else { shared };
+            let list = tres::of_step(step.cpu_count, memory, row.nodes(), &step.gres);
+            tres::sorted_text(&list, view.units)
+        }
         None if row.allocated() => tres::sorted_text(&tres::of_job(row.job), view.units),
         None => String::new(),
     }
@@ -235,12 +259,12 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("AllocNodes", 10, |r, _| if r.allocated() { r.nodes() } else { 0 }.to_string()),
     f("AllocTRES", 10, allocated_tres),
     f("AssocID", 7, NONE),
-    f("AveCPU", 10, |r, _| r.step(|_, u| cpu_clock(u))),
+    f("AveCPU", 10, |r, _| r.step(|s, u| clock_ms(average_ms(s, u)))),
     f("AveCPUFreq", 10, NONE),
     f("AveDiskRead", 14, NONE),
     f("AveDiskWrite", 14, NONE),
     f("AvePages", 10, NONE),
-    f("AveRSS", 10, |r, v| r.step(|s, u| rss(s, u, v))),
+    f("AveRSS", 10, |r, v| r.step(|s, u| v.units.kib(average_kib(s, u)))),
     f("AveVMSize", 10, NONE),
     f("BlockID", 16, NONE),
     f("Cluster", 10, |_, v| v.cluster.to_owned()),
@@ -271,7 +295,7 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("JobID", -12, |r, _| id(r, &shown::id(r.job))),
     f("JobIDRaw", -12, |r, _| id(r, &r.job.id.to_string())),
     f("JobName", 10, |r, _| r.step.map_or_else(|| spec(r.job).name.clone(), |s| s.name.clone())),
-    f("Layout", 9, NONE),
+    f("Layout", 9, |r, _| r.step.map_or_else(String::new, |s| s.layout.clone())),
     f("Licenses", 10, |r, _| r.job(shown::licenses)),
     f("MaxDiskRead", 12, NONE),
     f("MaxDiskReadNode", 15, NONE),
@@ -282,16 +306,16 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("MaxPages", 8, NONE),
     f("MaxPagesNode", 12, NONE),
     f("MaxPagesTask", 14, NONE),
-    f("MaxRSS", 10, |r, v| r.step(|_, u| v.units.kib(u.max_rss_kib))),
-    f("MaxRSSNode", 10, |r, _| r.step(|s, _| first_node(s))),
-    f("MaxRSSTask", 10, |r, _| r.step(|_, _| "0".to_owned())),
+    f("MaxRSS", 10, |r, v| r.step(|s, u| v.units.kib(tasks_of(s, u).max_rss_kib))),
+    f("MaxRSSNode", 10, |r, _| r.step(|s, u| tasks_of(s, u).max_rss_node)),
+    f("MaxRSSTask", 10, |r, _| r.step(|s, u| tasks_of(s, u).max_rss_task.to_string())),
     f("MaxVMSize", 10, NONE),
     f("MaxVMSizeNode", 14, NONE),
     f("MaxVMSizeTask", 14, NONE),
     f("McsLabel", 12, NONE),
-    f("MinCPU", 10, |r, _| r.step(|_, u| cpu_clock(u))),
-    f("MinCPUNode", 10, |r, _| r.step(|s, _| first_node(s))),
-    f("MinCPUTask", 10, |r, _| r.step(|_, _| "0".to_owned())),
+    f("MinCPU", 10, |r, _| r.step(|s, u| clock_ms(tasks_of(s, u).min_cpu_ms))),
+    f("MinCPUNode", 10, |r, _| r.step(|s, u| tasks_of(s, u).min_cpu_node)),
+    f("MinCPUTask", 10, |r, _| r.step(|s, u| tasks_of(s, u).min_cpu_task.to_string())),
     f("NCPUS", 10, |r, _| r.cpus().to_string()),
     f("NNodes", 8, |r, _| r.nodes().to_string()),
     f("NodeList", 15, |r, _| nodes(r)),
@@ -334,7 +358,10 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("Submit", 19, |r, v| {
         v.here.time(r.step.map_or(r.job.submitted_at, |s| s.started_at), "Unknown")
     }),
-    f("SubmitLine", 20, |r, _| r.job(|j| launch(j).submit_line.clone())),
+    f("SubmitLine", 20, |r, _| match r.step {
+        Some(step) => step.submit_line.clone(),
+        None => launch(r.job).submit_line.clone(),
+    }),
     f("Suspended", 10, |r, _| Clock(r.job.suspended_ms / 1000).to_string()),
     f("SystemComment", 15, |r, _| r.job(|j| j.system_comment.clone())),
     f("SystemCPU", 10, |r, _| cpu_time(r.usage().system_cpu_ms)),
@@ -342,17 +369,21 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("TimelimitRaw", 10, |r, _| r.job(|j| limit(j, |m| m.to_string()))),
     f("TotalCPU", 10, |r, _| cpu_time(cpu_ms(r.usage()))),
     f("TRESUsageInAve", 14, |r, v| {
-        r.step(|s, u| if s.tasks > 1 { String::new() } else { usage_tres(u, v) })
+        r.step(|s, u| usage_tres(average_ms(s, u), average_kib(s, u), v))
     }),
-    f("TRESUsageInMax", 14, |r, v| r.step(|_, u| usage_tres(u, v))),
+    f("TRESUsageInMax", 14, |r, v| {
+        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).max_rss_kib, v))
+    }),
     f("TRESUsageInMaxNode", 18, NONE),
     f("TRESUsageInMaxTask", 18, NONE),
     f("TRESUsageInMin", 14, |r, v| {
-        r.step(|s, u| if s.tasks > 1 { String::new() } else { usage_tres(u, v) })
+        r.step(|s, u| usage_tres(tasks_of(s, u).min_cpu_ms, average_kib(s, u), v))
     }),
     f("TRESUsageInMinNode", 18, NONE),
     f("TRESUsageInMinTask", 18, NONE),
-    f("TRESUsageInTot", 14, |r, v| r.step(|_, u| usage_tres(u, v))),
+    f("TRESUsageInTot", 14, |r, v| {
+        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).sum_rss_kib, v))
+    }),
     f("TRESUsageOutAve", 15, NONE),
     f("TRESUsageOutMax", 15, NONE),
     f("TRESUsageOutMaxNode", 19, NONE),

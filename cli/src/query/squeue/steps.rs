@@ -8,12 +8,21 @@ use super::super::layout::Layout;
 use super::super::shown;
 use super::super::surroundings::Surroundings;
 use super::super::times::trimmed;
+use super::super::tres;
 use super::options::Options;
 
-/// A step of a job; `None`: its batch script.
+/// Which step.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    Batch,
+    Extern,
+    Made(&'a Step),
+}
+
+/// A step of a job.
 pub(super) struct Row<'a> {
     job: &'a Job,
-    step: Option<&'a Step>,
+    which: Which<'a>,
 }
 
 impl Deref for Row<'_> {
@@ -25,19 +34,72 @@ impl Deref for Row<'_> {
 }
 
 impl Row<'_> {
+    /// The number of srun's, or the name of what every job has.
+    fn part(&self) -> String {
+        match self.which {
+            Which::Batch => "batch".to_owned(),
+            Which::Extern => "extern".to_owned(),
+            Which::Made(step) => step.step.to_string(),
+        }
+    }
+
     fn id(&self) -> String {
-        let job = shown::id(self.job);
-        self.step.map_or_else(|| format!("{job}.batch"), |step| format!("{job}.{}", step.step))
+        format!("{}.{}", shown::id(self.job), self.part())
+    }
+
+    fn name(&self) -> String {
+        match self.which {
+            Which::Made(step) => step.name.clone(),
+            _ => self.part(),
+        }
+    }
+
+    fn nodes(&self) -> String {
+        match self.which {
+            Which::Batch => self.job.batch_host.clone(),
+            Which::Extern => self.job.nodes.clone(),
+            Which::Made(step) => step.nodes.clone(),
+        }
+    }
+
+    fn tasks(&self) -> u32 {
+        match self.which {
+            Which::Batch => 1,
+            Which::Extern => self.job.node_count,
+            Which::Made(step) => step.tasks,
+        }
+    }
+
+    fn cpus(&self) -> u32 {
+        match self.which {
+            Which::Batch => self.job.cpu_count / self.job.node_count.max(1),
+            Which::Extern => self.job.cpu_count,
+            Which::Made(step) => step.cpus,
+        }
+    }
+
+    fn tres(&self) -> String {
+        let gres = match self.which {
+            Which::Made(step) => tres::declared(&step.gres),
+            _ => tres::declared(&self.job.gres),
+        };
+        if gres.is_empty() {
+            return "N/A".to_owned();
+        }
+        gres.split(',').map(|one| format!("gres/{one}")).collect::<Vec<_>>().join(",")
     }
 
     fn started_at(&self) -> i64 {
-        self.step.map_or(self.job.started_at, |step| step.started_at)
+        match self.which {
+            Which::Made(step) => step.started_at,
+            _ => self.job.started_at,
+        }
     }
 
     fn used_seconds(&self, now: i64) -> i64 {
-        match self.step {
-            Some(step) => (now - step.started_at).max(0) / 1000,
-            None => shown::used_seconds(self.job, now),
+        match self.which {
+            Which::Made(step) => (now - step.started_at).max(0) / 1000,
+            _ => shown::used_seconds(self.job, now),
         }
     }
 }
@@ -53,12 +115,7 @@ pub(super) struct Field {
 /// Every column; a code of blank has none.
 pub(super) const FIELDS: &[Field] = &[
     Field { name: "StepId", code: 'i', header: "STEPID", value: |j, _| j.id() },
-    Field {
-        name: "StepName",
-        code: 'j',
-        header: "NAME",
-        value: |j, _| j.step.map_or("batch", |s| &s.name).to_owned(),
-    },
+    Field { name: "StepName", code: 'j', header: "NAME", value: |j, _| j.name() },
     Field { name: "Partition", code: 'P', header: "PARTITION", value: |j, _| shown::partition(j) },
     Field { name: "UserName", code: 'u', header: "USER", value: |j, _| shown::user(j) },
     Field { name: "UserId", code: 'U', header: "UID", value: |j, _| shown::uid(j).to_string() },
@@ -75,24 +132,9 @@ pub(super) const FIELDS: &[Field] = &[
         header: "START_TIME",
         value: |j, h| h.time(j.started_at(), "N/A"),
     },
-    Field {
-        name: "Nodes",
-        code: 'N',
-        header: "NODELIST",
-        value: |j, _| j.step.map_or(&j.batch_host, |s| &s.nodes).clone(),
-    },
-    Field {
-        name: "NumTasks",
-        code: 'A',
-        header: "TASKS",
-        value: |j, _| j.step.map_or(1, |s| s.tasks).to_string(),
-    },
-    Field {
-        name: "tres-per-node",
-        code: 'b',
-        header: "TRES_PER_JOB",
-        value: |_, _| "N/A".to_owned(),
-    },
+    Field { name: "Nodes", code: 'N', header: "NODELIST", value: |j, _| j.nodes() },
+    Field { name: "NumTasks", code: 'A', header: "TASKS", value: |j, _| j.tasks().to_string() },
+    Field { name: "tres-per-node", code: 'b', header: "TRES_PER_JOB", value: |j, _| j.tres() },
     Field {
         name: "ArrayJobId",
         code: ' ',
@@ -106,12 +148,7 @@ pub(super) const FIELDS: &[Field] = &[
         value: |j, _| shown::array_task(j).unwrap_or_else(|| "N/A".to_owned()),
     },
     Field { name: "JobId", code: ' ', header: "JOB_ID", value: |j, _| j.id.to_string() },
-    Field {
-        name: "NumCPUs",
-        code: ' ',
-        header: "NUM_CPUS",
-        value: |j, _| j.step.map_or(j.cpu_count, |s| s.cpus).to_string(),
-    },
+    Field { name: "NumCPUs", code: ' ', header: "NUM_CPUS", value: |j, _| j.cpus().to_string() },
     Field {
         name: "Runtime",
         code: ' ',
@@ -127,7 +164,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field { name: "StdErr", code: ' ', header: "STDERR", value: |j, _| j.stderr.clone() },
     Field { name: "StdIn", code: ' ', header: "STDIN", value: |j, _| j.stdin.clone() },
     Field { name: "StdOut", code: ' ', header: "STDOUT", value: |j, _| j.stdout.clone() },
-    Field { name: "Gres", code: ' ', header: "TRES_PER_JOB", value: |_, _| "N/A".to_owned() },
+    Field { name: "Gres", code: ' ', header: "TRES_PER_JOB", value: |j, _| j.tres() },
     Field { name: "Cluster", code: ' ', header: "CLUSTER", value: |_, _| "N/A".to_owned() },
     Field { name: "Container", code: ' ', header: "CONTAINER", value: |_, _| "N/A".to_owned() },
     Field { name: "ContainerId", code: ' ', header: "CONTAINERID", value: |_, _| "N/A".to_owned() },
@@ -159,12 +196,7 @@ pub(super) const FIELDS: &[Field] = &[
         header: "TRES_PER_STEP",
         value: |_, _| "N/A".to_owned(),
     },
-    Field {
-        name: "tres-per-step",
-        code: ' ',
-        header: "TRES_PER_STEP",
-        value: |_, _| "N/A".to_owned(),
-    },
+    Field { name: "tres-per-step", code: ' ', header: "TRES_PER_STEP", value: |j, _| j.tres() },
     Field {
         name: "tres-per-socket",
         code: ' ',
@@ -199,11 +231,13 @@ pub(super) fn table(
     for job in jobs.iter().filter(|job| super::runs_script(job)) {
         for step in steps.iter().filter(|step| step.job == job.id) {
             if options.shows_step(job, &step.step.to_string()) {
-                line(&Row { job, step: Some(step) });
+                line(&Row { job, which: Which::Made(step) });
             }
         }
-        if options.shows_step(job, "batch") {
-            line(&Row { job, step: None });
+        for (name, which) in [("batch", Which::Batch), ("extern", Which::Extern)] {
+            if options.shows_step(job, name) {
+                line(&Row { job, which });
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::super::surroundings::Surroundings;
 use super::super::times::Style;
 use super::super::{Output, gpu, sacct, seff, sinfo, squeue, sstat};
 use crate::connect::CallError;
+use crate::step::figures::Figures;
 
 pub(super) const NOW: i64 = 1_795_449_749_000;
 const MINUTE: i64 = 60_000;
@@ -128,6 +129,10 @@ impl Source for Fixed {
     fn steps(&mut self, _: &v1::StepsRequest) -> Result<Vec<v1::Step>, CallError> {
         self.up()?;
         Ok(Vec::new())
+    }
+
+    fn figures(&mut self, _: u32, _: &str) -> BTreeMap<String, Figures> {
+        BTreeMap::new()
     }
 
     fn usage(&mut self, request: &v1::ListUsageRequest) -> Result<Vec<v1::JobUsage>, CallError> {
@@ -344,6 +349,7 @@ fn step(job: &v1::Job, id: &str, usage: v1::Usage) -> v1::StepRow {
         nodes: job.batch_host.clone(),
         tasks: 1,
         cpu_count: job.cpu_count / job.node_count.max(1),
+        ..v1::StepRow::default()
     }
 }
 

@@ -18,7 +18,12 @@ const SLACK: Duration = Duration::from_secs(75);
 
 impl Course {
     pub(super) async fn terminate(&mut self, grace: Duration) {
-        self.terminating = true;
+        if !std::mem::replace(&mut self.terminating, true) {
+            let seconds = self.kill_wait.as_secs() + 2;
+            self.say(&format!(
+                "Job step aborted: Waiting up to {seconds} seconds for job step to finish."
+            ));
+        }
         let kill_after_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let signal =
             TaskSignal { terminate: true, kill_after_ms, signal: 15, ..TaskSignal::default() };

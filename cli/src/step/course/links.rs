@@ -26,7 +26,13 @@ impl Course {
         let environment = Bytes::from(environment);
         let wish = self.wish.clone();
         for (at, part) in grant.nodes.iter().enumerate() {
-            let program = |argv: &Vec<String>| Program { argv: argv.clone() };
+            let program = |argv: &Vec<String>| {
+                let mut argv = argv.clone();
+                if wish.command_by_node {
+                    argv[0] = format!("{}_{}", argv[0], part.node);
+                }
+                Program { argv }
+            };
             let programs = match wish.multi_prog {
                 false => programs.iter().map(program).collect(),
                 true => part.tasks.iter().map(|t| program(&programs[*t as usize])).collect(),

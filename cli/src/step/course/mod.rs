@@ -19,7 +19,7 @@ use muster_proto::v1::step_news::Kind as News;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{
     CloseStepRequest, ExitStatus, NodePart, Over, StepGrant, StepInput, StepNews, StepOutput,
-    TaskExit, TaskSignal, Usage,
+    TaskExit, TaskSignal,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use super::agents::Agents;
 use super::names::Names;
 use super::report::{Report, ranges};
 use super::sinks::{Of, Place, Written};
+use super::tally::Tally;
 use super::wish::Wish;
 use crate::exit;
 
@@ -84,7 +85,7 @@ pub(in crate::step) struct Course {
     /// Streams of which only this task's is wanted.
     only: HashMap<u32, u32>,
     report: Report,
-    usage: Usage,
+    tally: Tally,
     cancelled: bool,
     terminating: bool,
     tell_at: Option<Instant>,
@@ -120,7 +121,7 @@ impl Course {
             sinks: Vec::new(),
             only: HashMap::new(),
             report: Report::default(),
-            usage: Usage::default(),
+            tally: Tally::default(),
             cancelled: false,
             terminating: false,
             tell_at: None,
@@ -207,10 +208,8 @@ impl Course {
                 self.lose(at).await;
             }
             Some(Said::Over(over)) => {
-                let used = over.usage.unwrap_or_default();
-                self.usage.user_cpu_ms += used.user_cpu_ms;
-                self.usage.system_cpu_ms += used.system_cpu_ms;
-                self.usage.max_rss_kib = self.usage.max_rss_kib.max(used.max_rss_kib);
+                self.tally.over(&self.nodes[at].part.tasks, &over);
+                self.report.oom_kills(over.oom_kills);
                 self.nodes[at].over = true;
                 if over.unkillable > 0 {
                     let node = &self.nodes[at].part.node;
@@ -224,14 +223,17 @@ impl Course {
                     }
                 }
             }
+            // Such a line says by itself who says it.
+            Some(Said::Note(note)) if note.contains("slurmstepd: ") => eprintln!("{note}"),
             Some(Said::Note(note)) => exit::say("srun", &note),
-            None => {}
+            Some(Said::Figures(_)) | None => {}
         }
     }
 
     async fn exited(&mut self, at: usize, exit: TaskExit) {
         let node = self.nodes[at].part.node.clone();
         let was_bad = self.report.is_bad();
+        self.tally.end(&node, &exit);
         self.report.end(&node, exit);
         self.tell_at = self.tell_at.or(Some(Instant::now() + GATHER));
         let all = self.report.ended() == self.grant.tasks as usize;
@@ -282,7 +284,8 @@ impl Course {
             status: Some(self.report.status()),
             oom: self.report.oom(),
             cancelled: self.cancelled,
-            usage: Some(self.usage),
+            usage: Some(self.tally.usage()),
+            figures: self.tally.figures(),
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn order(
         cpu_bind: wish.cpu_bind.into(),
         cpu_lists: wish.cpu_lists.clone(),
         cpu_bind_verbose: wish.cpu_bind_verbose,
+        sample_seconds: wish.sample_seconds,
         cpus_per_task: wish.shape.cpus_per_task,
         gpus_per_task: wish.gpus_per_task,
         join_stderr: wish.stderr.is_none() && matches!(wish.stdout, Sink::There(_) | Sink::Nowhere),

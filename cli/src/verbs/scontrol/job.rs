@@ -1,6 +1,6 @@
 //! `show job` and `show step`: the layouts of their records.
 
-use muster_proto::v1::{self, GresScope, Job, JobState, Step};
+use muster_proto::v1::{self, Distribution, GresScope, Job, JobState, Step};
 
 use super::{Manner, record};
 use crate::query::shown::{self, launch, or_null, request, spec};
@@ -326,33 +326,45 @@ pub(super) fn show_srun(job: &Job, step: &Step, manner: Manner, here: &Surroundi
             "Nodes={} CPUs={} Tasks={} Name={} Network=(null)",
             step.node_count, step.cpus, step.tasks, step.name
         ),
-        format!("TRES={}", step_tres(step)),
+        format!("TRES={}", step_tres(job, step)),
         "ResvPorts=(null)".to_owned(),
-        "CPUFreqReq=Default Dist=Block".to_owned(),
+        format!("CPUFreqReq=Default Dist={}", layout(step)),
         format!("SrunHost:Pid={}:0", or_null(&step.host)),
     ];
     record(&lines, manner.oneliner)
 }
 
-fn step_tres(step: &Step) -> String {
-    let mut parts = vec![format!("cpu={}", step.cpus)];
-    if step.memory_mib > 0 {
-        parts.push(format!("mem={}M", step.memory_mib));
-    }
-    parts.push(format!("node={}", step.node_count));
-    for gres in &step.gres {
-        let Some(kind) = &gres.kind else { continue };
-        let of = if kind.of.is_empty() { String::new() } else { format!(":{}", kind.of) };
-        parts.push(format!("gres/{}{of}={}", kind.name, gres.count));
-    }
-    parts.join(",")
+fn step_tres(job: &Job, step: &Step) -> String {
+    let shared = job.memory_mib * u64::from(step.node_count) / u64::from(job.node_count.max(1));
+    let memory = if step.memory_mib > 0 { step.memory_mib } else { shared };
+    let list = tres::of_step(step.cpus, memory, step.node_count, &step.gres);
+    tres::text(&list, Units::Exact)
 }
 
-/// The batch step of a running job.
-pub(super) fn show_step(job: &Job, manner: Manner, here: &Surroundings) -> String {
+fn layout(step: &Step) -> &'static str {
+    match step.distribution() {
+        Distribution::Block => "Block",
+        Distribution::Cyclic => "Cyclic",
+        Distribution::Plane => "Plane",
+    }
+}
+
+/// The batch script of a running job, or the step that every job has on all of its nodes.
+pub(super) fn show_step(job: &Job, batch: bool, manner: Manner, here: &Surroundings) -> String {
+    let name = if batch { "batch" } else { "extern" };
+    let nodes = if batch { 1 } else { job.node_count };
+    let (cpus, memory) = (u64::from(job.cpu_count), job.memory_mib);
+    let share = |all: u64| all * u64::from(nodes) / u64::from(job.node_count.max(1));
+    let cpus = u32::try_from(share(cpus)).unwrap_or(u32::MAX);
+    let gres: Vec<v1::GresCount> = job
+        .gres
+        .clone()
+        .into_iter()
+        .map(|g| v1::GresCount { count: share(g.count), ..g })
+        .collect();
     let lines = vec![
         format!(
-            "StepId={}.batch UserId={} StartTime={} TimeLimit={}",
+            "StepId={}.{name} UserId={} StartTime={} TimeLimit={}",
             shown::id(job),
             shown::uid(job),
             here.time(job.started_at, "Unknown"),
@@ -362,10 +374,13 @@ pub(super) fn show_step(job: &Job, manner: Manner, here: &Surroundings) -> Strin
             "State={} Partition={} NodeList={}",
             states::long(job.state()),
             shown::partition(job),
-            or_null(&job.batch_host)
+            or_null(if batch { &job.batch_host } else { &job.nodes })
         ),
-        format!("Nodes=1 CPUs={} Tasks=1 Name=batch Network=(null)", job.cpu_count),
-        format!("TRES={}", tres::text(&tres::of_job(job), Units::Exact)),
+        format!("Nodes={nodes} CPUs={cpus} Tasks={nodes} Name={name} Network=(null)"),
+        format!(
+            "TRES={}",
+            tres::text(&tres::of_step(cpus, share(memory), nodes, &gres), Units::Exact)
+        ),
         "ResvPorts=(null)".to_owned(),
         "CPUFreqReq=Default Dist=(null)".to_owned(),
     ];

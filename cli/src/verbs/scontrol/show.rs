@@ -183,7 +183,8 @@ fn steps(text: Option<&str>, manner: Manner, here: &Surroundings) -> i32 {
         for job in running {
             let mine = steps.iter().filter(|step| step.job == job.id);
             mine.for_each(|step| text.push_str(&job::show_srun(job, step, manner, here)));
-            text.push_str(&job::show_step(job, manner, here));
+            text.push_str(&job::show_step(job, true, manner, here));
+            text.push_str(&job::show_step(job, false, manner, here));
         }
         if text.is_empty() {
             return Ok(("No job steps in the system\n".to_owned(), exit::OK));

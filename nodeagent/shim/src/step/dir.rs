@@ -8,17 +8,25 @@
 //! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use muster_proto::shim::v1::{ShimRecord, StepOrder, StepShim};
+use muster_proto::v1::step_output::Kind as Said;
+use muster_proto::v1::{Look, PartFigures, StepInput, StepOutput, TaskSignal, step_input};
 use prost::Message;
 
 use crate::adopt::is_alive;
 use crate::client::reachable;
 use crate::spool::{PRIVATE, SpoolError, fail};
+
+/// A shim that is asked for figures answers within its next turn.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
+/// The longest answer, in bytes: the pids of a step.
+const MAX_FIGURES: usize = 4 << 20;
 
 /// The directory of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +107,24 @@ impl StepDir {
         UnixStream::connect(path)
     }
 
+    /// What the step uses here now; none where its shim does not say so in time.
+    pub fn figures(&self) -> Option<PartFigures> {
+        let mut stream = self.connect().ok()?;
+        stream.set_read_timeout(Some(LOOK_WAIT)).ok()?;
+        stream.set_write_timeout(Some(LOOK_WAIT)).ok()?;
+        let message = StepInput { kind: Some(step_input::Kind::Look(Look {})) }.encode_to_vec();
+        let length = u32::try_from(message.len()).expect("some bytes").to_le_bytes();
+        stream.write_all(&[&length[..], &message].concat()).ok()?;
+        let mut length = [0u8; 4];
+        stream.read_exact(&mut length).ok()?;
+        let mut bytes = vec![0; (u32::from_le_bytes(length) as usize).min(MAX_FIGURES)];
+        stream.read_exact(&mut bytes).ok()?;
+        match StepOutput::decode(bytes.as_slice()).ok()?.kind {
+            Some(Said::Figures(figures)) => Some(figures),
+            _ => None,
+        }
+    }
+
     /// Removes it; one that is gone is as good.
     pub fn remove(&self) {
         for name in ["order", "shim", "socket"] {
@@ -110,16 +136,32 @@ impl StepDir {
     }
 }
 
+/// The name of a step's group inside its slice's.
+#[must_use]
+pub fn group_name(step: u32) -> String {
+    format!("step_{step}")
+}
+
 /// Ends the tasks of every step of a slice at once: the job is over here. Where control groups hold
 /// them they are gone already; elsewhere their shims know them by descent.
 pub fn end_steps(spool: &Path, job: u32, attempt: u32) {
-    use muster_proto::v1::{StepInput, TaskSignal, step_input};
     let signal = TaskSignal { terminate: true, signal: libc::SIGKILL, ..TaskSignal::default() };
+    tell_steps(spool, job, attempt, None, signal);
+}
+
+/// A signal for the tasks of the slice's steps here, or of one of them.
+pub fn signal_steps(spool: &Path, job: u32, attempt: u32, step: Option<u32>, signal: i32) {
+    let signal = TaskSignal { signal, ..TaskSignal::default() };
+    tell_steps(spool, job, attempt, step, signal);
+}
+
+fn tell_steps(spool: &Path, job: u32, attempt: u32, step: Option<u32>, signal: TaskSignal) {
     let message = StepInput { kind: Some(step_input::Kind::Signal(signal)) }.encode_to_vec();
     let length = u32::try_from(message.len()).expect("some bytes").to_le_bytes();
     let frame = [&length[..], &message].concat();
-    for (of, which, _, dir) in StepDir::list(spool) {
+    for (of, which, number, dir) in StepDir::list(spool) {
         if (of, which) == (job, attempt)
+            && step.is_none_or(|step| step == number)
             && let Ok(mut stream) = dir.connect()
         {
             // A shim that hears nothing is ending.

@@ -22,5 +22,5 @@ pub(crate) mod launcher;
 mod streams;
 mod variables;
 
-pub use dir::{StepDir, end_steps};
+pub use dir::{StepDir, end_steps, group_name, signal_steps};
 pub use launcher::StepLauncher;

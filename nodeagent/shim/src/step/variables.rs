@@ -111,8 +111,9 @@ fn visible(order: &StepOrder, of_step: u64, each: usize, local: usize) -> Option
         0 => bits(of_step).collect(),
         each => bits(of_step).skip(local * each).take(each).collect(),
     };
-    // Under a device filter the driver shows the job's own GPUs alone, counted from 0.
-    let position = |unit: u32| bits(order.gpus_of_slice).position(|other| other == unit);
+    // Under a device filter the driver shows the step's own GPUs alone, counted from 0.
+    let held = if order.limits.is_some() { of_step } else { order.gpus_of_slice };
+    let position = |unit: u32| bits(held).position(|other| other == unit);
     let number = |unit: u32| match order.devices_held {
         true => position(unit).map_or(unit, |at| at as u32),
         false => unit,
@@ -123,18 +124,21 @@ fn visible(order: &StepOrder, of_step: u64, each: usize, local: usize) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_proto::shim::v1::SliceLimits;
 
     #[test]
     fn a_task_sees_its_own_gpus_as_its_libraries_count_them() {
         let order = |held| StepOrder {
             gpus_of_slice: 0b1111_0000,
             devices_held: held,
+            limits: Some(SliceLimits::default()),
             ..StepOrder::default()
         };
         let see = |held, step, each, local| visible(&order(held), step, each, local).unwrap();
         assert_eq!(see(false, 0b1111_0000, 0, 1), "4,5,6,7");
         assert_eq!(see(true, 0b1111_0000, 0, 1), "0,1,2,3");
-        assert_eq!(see(true, 0b1100_0000, 1, 1), "3");
+        assert_eq!(see(true, 0b1100_0000, 0, 0), "0,1", "of the step's, not of the job's");
+        assert_eq!(see(true, 0b1100_0000, 1, 1), "1");
         assert_eq!(see(true, 0b1111_0000, 2, 1), "2,3");
         assert_eq!(see(true, 0, 0, 0), "", "a step without GPUs sees none");
         assert_eq!(visible(&StepOrder::default(), 0, 0, 0), None);

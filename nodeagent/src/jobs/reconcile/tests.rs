@@ -345,11 +345,11 @@ proptest! {
                     Launch => "launch",
                     Stop(_) => "stop",
                     Clean => "clean",
-                    Suspend(_) | SetEnd(_) => {
+                    SetEnd(_) => {
                         prop_assert!(batch, "only a shim can be told");
                         continue;
                     }
-                    KillShim | Report | Erase => continue,
+                    Suspend(_) | KillShim | Report | Erase => continue,
                 };
                 *counts.entry(name).or_insert(0) += 1;
             }

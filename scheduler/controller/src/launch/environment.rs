@@ -213,6 +213,10 @@ fn asked_for(env: &mut Environment, facts: &Facts<'_>) {
     if request.cpus_per_task > 1 && extra("cpus-per-task").is_none() {
         env.number("SLURM_CPUS_PER_TASK", request.cpus_per_task);
     }
+    let given = extra("cpus-per-task").is_some() || request.cpus_per_task > 1;
+    if given && extra("tres-per-task").is_none() {
+        env.set("SLURM_TRES_PER_TASK", format!("cpu={}", request.cpus_per_task));
+    }
     for (option, name) in FROM_EXTRAS {
         if let Some(value) = extra(option) {
             env.set(name, value);
@@ -476,6 +480,7 @@ SLURM_SUBMIT_HOST=login
 SLURM_TASKS_PER_NODE=2(x2),1
 SLURM_TOPOLOGY_ADDR=spine.leaf.n1
 SLURM_TOPOLOGY_ADDR_PATTERN=switch.switch.node
+SLURM_TRES_PER_TASK=cpu=4
 SLURM_UMASK=0022
 USER=ann
 ZE_AFFINITY_MASK=1,2";

@@ -346,11 +346,12 @@ impl v1::query_server::Query for Service {
     ) -> Result<Response<Self::ListUsageStream>, Status> {
         let caller = self.auth.caller(&request)?;
         let spans = scan::spans(self, &request.into_inner().jobs).await?;
-        let measured = self.usage.jobs();
         let rows = self.engine.read(move |state| {
-            let within = |id: &JobId| spans.iter().any(|s| (s.from.id..s.until).contains(id));
-            let jobs = measured.into_iter().filter(within).filter_map(|id| state.jobs.get(&id));
-            let jobs = jobs.filter(|job| caller.may_read(job.uid()) && job.phase.is_active());
+            // Those that nobody has measured yet too: their agents are asked by whoever asks here.
+            let within = spans.iter().flat_map(|s| state.jobs.range(s.from.id..s.until));
+            let jobs = within
+                .map(|(_, job)| job)
+                .filter(|job| caller.may_read(job.uid()) && job.phase.is_active());
             jobs.map(|job| {
                 job::job(
                     state,
@@ -361,14 +362,14 @@ impl v1::query_server::Query for Service {
             })
             .collect::<Vec<_>>()
         });
-        let jobs = rows.await?.into_iter().filter_map(|job| {
-            let (usage, pids) = self.usage.of(JobId(job.id))?;
+        let jobs = rows.await?.into_iter().map(|job| {
+            let (usage, pids) = self.usage.of(JobId(job.id)).unwrap_or_default();
             let shown = match job.array_task {
                 Some(task) => format!("{}_{task}", job.array_id),
                 None => job.id.to_string(),
             };
             let (nodes, tasks) = (job.nodes, job.task_count);
-            Some(v1::JobUsage { job: job.id, shown, nodes, usage: Some(usage), tasks, pids })
+            v1::JobUsage { job: job.id, shown, nodes, usage: Some(usage), tasks, pids }
         });
         let page = v1::UsagePage { jobs: jobs.collect() };
         Ok(Response::new(futures::stream::iter([Ok(page)]).boxed()))

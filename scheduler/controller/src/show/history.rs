@@ -56,7 +56,7 @@ pub fn is_over(job: &Job) -> bool {
 
 fn row(job: v1::Job) -> v1::HistoryRow {
     let ran = job.attempt > 0 && !job.nodes.is_empty();
-    let steps = ran.then(|| batch_step(&job)).into_iter().collect();
+    let steps = if ran { vec![batch_step(&job), extern_step(&job)] } else { Vec::new() };
     v1::HistoryRow { job: Some(job), steps }
 }
 
@@ -87,5 +87,38 @@ fn batch_step(job: &v1::Job) -> v1::StepRow {
         nodes: job.batch_host.clone(),
         tasks: 1,
         cpu_count: job.cpu_count / job.node_count.max(1),
+        gres: gres_of(job, 1),
+        layout: "Unknown".into(),
+        ..v1::StepRow::default()
     }
+}
+
+/// What a job has beside its steps: in Slurm the step that holds it together. It ends with the job,
+/// and well.
+fn extern_step(job: &v1::Job) -> v1::StepRow {
+    let batch = batch_step(job);
+    let over = batch.ended_at > 0;
+    let state = if over { v1::JobState::Completed as i32 } else { job.state };
+    v1::StepRow {
+        id: "extern".into(),
+        name: "extern".into(),
+        state,
+        exit: over.then(v1::ExitStatus::default),
+        usage: over.then(v1::Usage::default),
+        nodes: job.nodes.clone(),
+        tasks: job.node_count,
+        cpu_count: job.cpu_count,
+        gres: gres_of(job, job.node_count),
+        ..batch
+    }
+}
+
+/// What the job has on so many of its nodes, which have the same each.
+fn gres_of(job: &v1::Job, nodes: u32) -> Vec<v1::GresCount> {
+    let all = u64::from(job.node_count.max(1));
+    let share = |g: &v1::GresCount| v1::GresCount {
+        kind: g.kind.clone(),
+        count: g.count * u64::from(nodes) / all,
+    };
+    job.gres.iter().map(share).collect()
 }

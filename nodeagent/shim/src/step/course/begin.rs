@@ -4,9 +4,10 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use muster_cgroup::Group;
 use muster_proto::shim::v1::{StepOrder, StepShim};
-use muster_proto::v1::StepFailed;
 use muster_proto::v1::step_output::Kind as Said;
+use muster_proto::v1::{StartStep, StepFailed};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
@@ -15,9 +16,9 @@ use nix::unistd::setsid;
 use super::Course;
 use crate::adopt::stat;
 use crate::client::reachable;
-use crate::slice::{Host, chain};
+use crate::slice::{Host, chain, limits_of};
 use crate::step::clients::Client;
-use crate::step::dir::StepDir;
+use crate::step::dir::{StepDir, group_name};
 
 /// Runs a step's part; the answer is the shim's exit code.
 pub(in crate::step) fn run(host: &Host, dir: &StepDir, first: UnixStream) -> i32 {
@@ -29,13 +30,7 @@ pub(in crate::step) fn run(host: &Host, dir: &StepDir, first: UnixStream) -> i32
     let code = match begun {
         Ok((order, listener, children)) => {
             let start = order.start.clone().unwrap_or_default();
-            let group = match order.cgroup.as_str() {
-                "" => Ok(None),
-                name => host.cgroups.open(name).map_err(|e| chain(&e)).and_then(|group| {
-                    group.map(Some).ok_or_else(|| format!("job {} is over", start.job))
-                }),
-            };
-            match group {
+            match group(host, &order, &start) {
                 Ok(group) => {
                     Course::new(host, order, start, group, listener, asker).run(&children);
                     0
@@ -53,6 +48,19 @@ pub(in crate::step) fn run(host: &Host, dir: &StepDir, first: UnixStream) -> i32
     };
     dir.remove();
     code
+}
+
+/// The group that the tasks are to join: their step's own inside the slice's, or the slice's.
+fn group(host: &Host, order: &StepOrder, start: &StartStep) -> Result<Option<Group>, String> {
+    if order.cgroup.is_empty() {
+        return Ok(None);
+    }
+    let slice = host.cgroups.open(&order.cgroup).map_err(|e| chain(&e))?;
+    let slice = slice.ok_or_else(|| format!("job {} is over", start.job))?;
+    let Some(limits) = &order.limits else { return Ok(Some(slice)) };
+    let limits = limits_of(Some(limits))?;
+    let name = group_name(start.step);
+    host.cgroups.create_inside(&slice, &name, &limits).map(Some).map_err(|e| chain(&e))
 }
 
 fn refuse(asker: &mut Client, text: String) {

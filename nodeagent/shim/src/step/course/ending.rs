@@ -9,7 +9,8 @@ use muster_proto::v1::step_output::Kind as Said;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Course;
-use crate::contain::Containment;
+use crate::lines;
+use crate::slice::{chain, now_ms};
 use crate::step::streams::Stream;
 
 /// An asker who is away longer than this does not come back: the tasks end. An agent that restarts
@@ -17,12 +18,25 @@ use crate::step::streams::Stream;
 pub(super) const ORPHANED: Duration = Duration::from_secs(30);
 /// After SIGKILL, until what is left counts as unkillable.
 const UNKILLABLE: Duration = Duration::from_secs(60);
+/// Between looks at a group that empties.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Course<'_> {
+    /// Says so, once for the step, and begins the end.
+    pub(super) fn cancel(&mut self, grace: Duration) {
+        let first = self.start.part.as_ref().is_some_and(|part| part.index == 0);
+        if first && self.kill_at.is_none() && self.give_up_at.is_none() {
+            let line =
+                lines::step_stopped(self.start.job, self.start.step, &self.order.node, now_ms());
+            self.tell(&Said::Note(line));
+        }
+        self.terminate(grace);
+    }
+
     pub(super) fn terminate(&mut self, grace: Duration) {
-        let _ = Containment::Descent.signal(libc::SIGCONT, None);
+        let _ = self.containment.signal(libc::SIGCONT, None);
         if !grace.is_zero() {
-            let _ = Containment::Descent.signal(libc::SIGTERM, None);
+            let _ = self.containment.signal(libc::SIGTERM, None);
         }
         let at = Instant::now() + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
@@ -33,7 +47,7 @@ impl Course<'_> {
         let now = Instant::now();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
-            let _ = Containment::Descent.kill_all();
+            let _ = self.containment.kill_all();
             self.give_up_at = Some(now + UNKILLABLE);
         }
         if !self.discard && self.lonely_since.is_some_and(|at| at + ORPHANED <= now) {
@@ -47,13 +61,19 @@ impl Course<'_> {
             return;
         }
         // Every task has ended: what they left behind goes too.
-        if has_children() {
+        self.look_at = None;
+        let left = has_children();
+        if left || !self.containment.is_empty().unwrap_or(true) {
             if self.give_up_at.is_some_and(|at| at <= now) {
                 self.give_up();
-            } else if self.give_up_at.is_none() {
-                let _ = Containment::Descent.kill_all();
+                return;
+            }
+            if self.give_up_at.is_none() {
+                let _ = self.containment.kill_all();
                 self.give_up_at = Some(now + UNKILLABLE);
             }
+            // Of what is no child of ours nobody tells the end.
+            self.look_at = (!left).then(|| now + LOOK);
             return;
         }
         // A pipe that somebody outside holds open says nothing more of ours once it is empty.
@@ -85,13 +105,28 @@ impl Course<'_> {
     }
 
     fn give_up(&mut self) {
-        let left = Containment::Descent.procs().map_or(1, |procs| procs.len());
+        let left = self.containment.procs().map_or(1, |procs| procs.len());
         self.finish(u32::try_from(left).unwrap_or(u32::MAX));
     }
 
     fn finish(&mut self, unkillable: u32) {
-        let (usage, _) = self.meter.end(&Containment::Descent);
-        let last = NodeOver { usage: Some(usage), unkillable };
+        let (usage, counted) = self.meter.end(&self.containment);
+        let own = self.containment.group().is_some();
+        let oom_kills = if own { counted.oom_kills.saturating_sub(self.oom_kills) } else { 0 };
+        if oom_kills > 0 {
+            let id = format!("{}.{}", self.start.job, self.start.step);
+            let line = lines::of_step(&lines::oom(&id, oom_kills));
+            self.tell(&Said::Note(line));
+        }
+        let oom_kills = u32::try_from(oom_kills).unwrap_or(u32::MAX);
+        let last = NodeOver { usage: Some(usage), unkillable, oom_kills };
+        if unkillable == 0
+            && let Some(group) = self.containment.group()
+            && let Err(e) = group.remove()
+        {
+            // It goes with the slice's.
+            eprintln!("muster shim: {}", chain(&e));
+        }
         self.last = Some(last);
         self.give_up_at = None;
         self.tell(&Said::Over(last));

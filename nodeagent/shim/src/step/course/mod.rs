@@ -2,12 +2,13 @@
 //! speaks.
 //!
 //! - `begin`: from the fork to the first poll
-//! - `tasks`: how they start and end; `input`: what they are fed with
+//! - `tasks`: how they start and end; `input`: what they are fed with; `figures`: what they use
 //! - `speech`: whoever listens, and what is said and heard
 //! - `ending`: what is left, and the last word
 
 mod begin;
 mod ending;
+mod figures;
 mod input;
 mod speech;
 mod tasks;
@@ -25,9 +26,11 @@ use nix::sys::signalfd::SignalFd;
 
 use super::clients::Client;
 use super::feed::Feed;
+use crate::contain::Containment;
 use crate::slice::Host;
 use crate::usage::{Counted, Meter};
 use ending::ORPHANED;
+use figures::Sampling;
 use tasks::Task;
 
 pub(super) use begin::run;
@@ -39,7 +42,10 @@ pub(super) struct Course<'a> {
     host: &'a Host,
     order: StepOrder,
     start: StartStep,
+    /// What the tasks join.
     group: Option<Group>,
+    /// Whose processes are the step's: its own group, or what descends from here.
+    containment: Containment,
     listener: UnixListener,
     clients: Vec<Client>,
     tasks: Vec<Task>,
@@ -58,6 +64,9 @@ pub(super) struct Course<'a> {
     over: bool,
     /// The last word, once no task is left.
     last: Option<NodeOver>,
+    /// When the group, of which no child is left, is looked at again.
+    look_at: Option<Instant>,
+    sampling: Option<Sampling>,
     buffer: Vec<u8>,
 }
 
@@ -81,11 +90,14 @@ impl<'a> Course<'a> {
         asker: Client,
     ) -> Self {
         let oom_kills = group.as_ref().and_then(|g| g.oom_kills().ok()).unwrap_or(0);
+        let own = group.clone().filter(|_| order.limits.is_some());
+        let sampling = own.as_ref().map(|_| Sampling::new(order.sample_seconds));
         Self {
             host,
             order,
             start,
             group,
+            containment: Containment::new(own),
             listener,
             clients: vec![asker],
             tasks: Vec::new(),
@@ -100,6 +112,8 @@ impl<'a> Course<'a> {
             discard: false,
             over: false,
             last: None,
+            look_at: None,
+            sampling: sampling.flatten(),
             buffer: Vec::new(),
         }
     }
@@ -108,6 +122,7 @@ impl<'a> Course<'a> {
         self.launch();
         loop {
             self.reap();
+            self.sample();
             self.follow();
             self.close_feed();
             self.clients.iter_mut().for_each(Client::write);
@@ -180,7 +195,9 @@ impl<'a> Course<'a> {
 
     fn timeout(&self) -> PollTimeout {
         let orphan = self.lonely_since.filter(|_| !self.discard).map(|at| at + ORPHANED);
-        let next = [self.kill_at, self.give_up_at, orphan].into_iter().flatten().min();
+        let sample = self.sampling.as_ref().filter(|_| self.last.is_none()).map(|s| s.next);
+        let all = [self.kill_at, self.give_up_at, orphan, self.look_at, sample];
+        let next = all.into_iter().flatten().min();
         let Some(next) = next else { return PollTimeout::NONE };
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)

@@ -7,7 +7,6 @@ use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{AttachStep, TaskData, TaskSignal, TasksStarted, WindowSize, step_input};
 
 use super::Course;
-use crate::contain::Containment;
 use crate::step::child;
 use crate::step::clients::Client;
 use crate::step::streams::Stream;
@@ -57,6 +56,10 @@ impl Course<'_> {
                         .for_each(|s| s.take(taken.offset));
                 }
                 Some(step_input::Kind::Over(_)) if asker => self.over = true,
+                Some(step_input::Kind::Look(_)) => {
+                    let figures = self.figures();
+                    self.clients[at].say(Said::Figures(figures));
+                }
                 _ => {}
             }
         }
@@ -108,11 +111,16 @@ impl Course<'_> {
 
     fn signal(&mut self, wish: &TaskSignal) {
         if wish.terminate {
-            self.terminate(Duration::from_millis(wish.kill_after_ms.into()));
+            let grace = Duration::from_millis(wish.kill_after_ms.into());
+            // Without an asker the job itself is over, and has said so.
+            match self.asker() {
+                Some(_) => self.cancel(grace),
+                None => self.terminate(grace),
+            }
             return;
         }
         if wish.tasks.is_empty() {
-            let _ = Containment::Descent.signal(wish.signal, None);
+            self.signal_all(wish.signal);
             return;
         }
         for task in self.tasks.iter().filter(|t| wish.tasks.contains(&t.rank) && t.exit.is_none()) {
@@ -121,6 +129,14 @@ impl Course<'_> {
                 unsafe { libc::kill(-pid.as_raw(), wish.signal) };
             }
         }
+    }
+
+    /// To every process of the step. Without a group of its own a stop must not be outrun.
+    fn signal_all(&self, signal: i32) {
+        let _ = match (signal, self.containment.group()) {
+            (libc::SIGSTOP, None) => self.containment.freeze(),
+            _ => self.containment.signal(signal, None),
+        };
     }
 
     fn resize(&mut self, size: WindowSize) {

@@ -58,7 +58,7 @@ impl Course<'_> {
                     let note = format!("error: task {rank} cannot be started: {e}");
                     self.tell(&Said::Note(note));
                     let status = Some(ExitStatus { code: 1, signal: 0 });
-                    task.exit = Some(TaskExit { task: rank, status, core: false, oom: false });
+                    task.exit = Some(TaskExit { task: rank, status, ..TaskExit::default() });
                 }
             }
             self.tasks.push(task);
@@ -84,12 +84,16 @@ impl Course<'_> {
                 true => ExitStatus { code: 0, signal: libc::WTERMSIG(raw).cast_unsigned() },
                 false => ExitStatus { code: libc::WEXITSTATUS(raw).cast_unsigned(), signal: 0 },
             };
-            let oom = status.signal == libc::SIGKILL.cast_unsigned() && self.was_oom();
+            // A shell whose command was killed says so by its code.
+            let by_kill = status.signal == libc::SIGKILL.cast_unsigned()
+                || status.code == 128 + libc::SIGKILL.cast_unsigned();
+            let oom = by_kill && self.was_oom();
             let exit = TaskExit {
                 task: self.tasks[at].rank,
                 status: Some(status),
                 core: killed && libc::WCOREDUMP(raw),
                 oom,
+                usage: Some(usage::of_process(&used)),
             };
             self.tasks[at].exit = Some(exit);
             self.tell(&Said::Exit(exit));
