@@ -16,6 +16,9 @@ fn main() -> ExitCode {
     if raw.get(1).is_some_and(|word| word == "shim") {
         return finish(muster_shim::main(&raw[2..]));
     }
+    if raw.get(1).is_some_and(|word| word == "pmix-host") {
+        return finish(muster_pmix::main());
+    }
     let mut words = Vec::new();
     for word in raw {
         match word.into_string() {

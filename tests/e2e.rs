@@ -18,6 +18,8 @@ mod groups;
 mod jobs;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/mpi.rs"]
+mod mpi;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/reservations.rs"]

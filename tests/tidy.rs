@@ -58,6 +58,11 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the shim is small, single-threaded and has no runtime",
     ),
     (
+        "nodeagent/pmix",
+        &["tokio", "tonic", "muster_core", "muster_controller", "muster_shim", "muster_agent"],
+        "the PMIx host is the user's, and knows its step alone",
+    ),
+    (
         "nodeagent/cgroup",
         &["muster_proto", "muster_model", "tokio"],
         "cgroups are files and numbers",

@@ -323,6 +323,7 @@ fn edge(
         cgroups,
         cgroup_parent: parent,
         binding,
+        pmix_library: config.agent.pmix_library.clone(),
         launcher,
         key,
         uid,

@@ -502,34 +502,3 @@ fn a_step_whose_shim_is_killed_is_told_and_its_tasks_go_with_the_job() {
     cluster.ended(job);
     wait("the end of the tasks", || !all.iter().any(|pair| lives(pair[1])));
 }
-
-/// What an MPI program is: the sum over its ranks is right only if they all found each other.
-const WORLD: &str = "#include <mpi.h>\n#include <stdio.h>\n\
-    int main(int c, char **v) { int r, n, s; MPI_Init(&c, &v); MPI_Comm_rank(MPI_COMM_WORLD, &r);\n\
-    MPI_Comm_size(MPI_COMM_WORLD, &n); MPI_Allreduce(&r, &s, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);\n\
-    printf(\"rank %d of %d sum %d\\n\", r, n, s); MPI_Finalize(); return 0; }\n";
-
-#[test]
-fn launchers_of_mpi_start_their_daemons_through_srun() {
-    let cluster = Cluster::start();
-    cluster.script("world.c", WORLD);
-    for (compiler, launcher) in [
-        ("mpicc.mpich", "mpiexec.hydra"),
-        // Two nodes of one host share the folder of its shared memory, which they cannot.
-        ("mpicc.openmpi", "mpirun.openmpi --allow-run-as-root --mca btl tcp,self"),
-    ] {
-        let mut build = Command::new(compiler);
-        build.args(["world.c", "-o", "world"]).current_dir(cluster.work());
-        if !build.status().is_ok_and(|status| status.success()) {
-            println!("skipped: there is no {compiler}");
-            continue;
-        }
-        let line = format!("{launcher} ./world; echo code $?");
-        let out = script(&cluster, &["-N2", "--ntasks-per-node=2"], &line);
-        let ranks: Vec<String> = (0..4).map(|rank| format!("rank {rank} of 4 sum 6")).collect();
-        for rank in &ranks {
-            assert!(out.contains(rank), "{launcher}: {rank:?} is missing in\n{out}");
-        }
-        assert!(out.contains("code 0"), "{launcher}: {out}");
-    }
-}

@@ -231,7 +231,7 @@ pub(crate) fn srun(config: Config, asked: &Asked, words: &[String]) -> Result<i3
     let wish = wish::read(asked, Around::default(), &cwd)?;
     let mut client = Client::open(&config, PROGRAM).map_err(|e| refusal(PROGRAM, &e))?;
     let job = submit(&mut client, &config, PROGRAM, asked, &wish.name, words)?;
-    let agents = Agents::new(config);
+    let agents = Agents::new(config.clone());
     let api = client.api();
     client.block_on(async {
         let mut signals =
@@ -247,7 +247,7 @@ pub(crate) fn srun(config: Config, asked: &Asked, words: &[String]) -> Result<i3
         wish.shape.gres.clear();
         wish.shape.memory_mib = 0;
         wish.shape.exact = asked.said("exact");
-        let wish = srun::with_limits(wish);
+        let wish = srun::settled(wish, &config);
         let ended = srun::step(&agents, job, &held.head, wish, words, &mut signals).await;
         let code = match &ended {
             Ok(code) => *code,

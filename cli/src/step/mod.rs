@@ -7,6 +7,7 @@
 //! - `job`: which job; `alloc`: making one; `agents`: the way to its nodes
 //! - `run`: a step from its grant to its end; `course`: what follows from what; `sinks`: where
 //!   output goes; `report`: how tasks ended; `tally`: what they used; `signals`, `terminal`: srun's own
+//! - `mpi`: how the tasks find each other; `exchange`: what their nodes tell each other
 //! - `variables`: what tasks find in their environment; `figures`: what running steps use
 
 mod agents;
@@ -14,8 +15,10 @@ mod alloc;
 mod bcast;
 mod cancel;
 mod course;
+mod exchange;
 pub(crate) mod figures;
 mod job;
+mod mpi;
 mod multiprog;
 mod names;
 mod options;

@@ -14,6 +14,8 @@ pub(crate) struct Report {
     fault: bool,
     /// The kernel has killed for memory.
     oom: bool,
+    /// The task that has ended the step for all, and the code that it gave.
+    because: Option<(u32, Option<u32>)>,
 }
 
 /// Slurm's words for a signal.
@@ -60,6 +62,11 @@ impl Report {
         self.fault = true;
     }
 
+    /// A task ends the step for all; what the others are ended with does not count.
+    pub(crate) fn end_by(&mut self, task: u32, code: Option<u32>) {
+        self.because = self.because.or(Some((task, code)));
+    }
+
     /// Whether a task has not ended well.
     pub(crate) fn is_bad(&self) -> bool {
         self.fault || self.ends.values().any(is_bad)
@@ -84,6 +91,15 @@ impl Report {
 
     /// As the step is to be known.
     pub(crate) fn status(&self) -> ExitStatus {
+        if let Some((task, code)) = self.because {
+            let own = self.ends.get(&task).and_then(|end| end.status).unwrap_or_default();
+            let said = code.map(|code| ExitStatus { code, signal: 0 });
+            return match said.unwrap_or(own) {
+                // However well it ended itself: the others counted on it.
+                ExitStatus { code: 0, signal: 0 } => ExitStatus { code: 1, signal: 0 },
+                status => status,
+            };
+        }
         let all = || self.ends.values().filter_map(|e| e.status);
         let signal = all().map(|s| s.signal).max().unwrap_or(0);
         let code = all().map(|s| s.code).max().unwrap_or(0).max(u32::from(self.fault));
@@ -163,6 +179,20 @@ mod tests {
             137,
         );
         check(&[(0, 0, 11)], &["n1: task 0: Segmentation fault (core dumped)"], 139);
+    }
+
+    #[test]
+    fn a_task_that_ends_the_step_for_all_says_its_code() {
+        let mut report = ended(&[(0, 0, 15), (1, 7, 0)]);
+        report.end_by(1, None);
+        report.end_by(0, Some(9));
+        assert_eq!(report.code(), 7, "the first one counts");
+        let mut report = ended(&[(0, 0, 15), (1, 0, 0)]);
+        report.end_by(1, None);
+        assert_eq!(report.code(), 1, "it has left the others alone");
+        let mut report = ended(&[(0, 0, 15)]);
+        report.end_by(1, Some(3));
+        assert_eq!(report.code(), 3);
     }
 
     #[test]

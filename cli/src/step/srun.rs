@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::agents::{AgentError, Agents};
 use super::options::{self, Asked, Bad};
 use super::wish::{self, Around, Wish};
-use super::{alloc, bcast, job, run, signals, terminal, variables};
+use super::{alloc, bcast, job, mpi, run, signals, terminal, variables};
 use crate::exit;
 use crate::submit::Fault;
 
@@ -103,7 +103,7 @@ pub(crate) fn asked(program: &str, words: &[String]) -> Result<Asked, Stop> {
         return Err(Stop::Said(exit::OK));
     }
     if asked.said_value("mpi") == Some("list") {
-        eprintln!("MPI plugin types are...\n\tnone");
+        eprintln!("{}", mpi::LIST);
         return Err(Stop::Said(exit::OK));
     }
     if !asked.said("quiet") {
@@ -136,6 +136,9 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         None => std::env::var("SLURM_JOB_ID").or_else(|_| std::env::var("SLURM_JOBID")).ok(),
     };
     let config = config()?;
+    // The cluster's word for all sruns, in a job or not.
+    let variable = |name: &str| std::env::var(name).ok().filter(|_| name.ends_with("_MPI_TYPE"));
+    asked.add_variables(variable);
     let Some(id) = inside.filter(|id| !id.is_empty()) else {
         return alloc::srun(config, &asked, words);
     };
@@ -153,7 +156,7 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     };
     let cwd = std::env::current_dir().unwrap_or_else(|_| Path::new("/").to_owned());
     let wish = wish::read(&asked, around, &cwd)?;
-    let wish = with_limits(wish);
+    let wish = settled(wish, &config);
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let mut signals =
@@ -165,6 +168,12 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     // A thread may still wait for the terminal.
     runtime.shutdown_background();
     code
+}
+
+/// What the cluster says where the step does not, and the limits.
+pub(crate) fn settled(mut wish: Wish, config: &Config) -> Wish {
+    wish.mpi = wish.mpi.or(Some(mpi::usual(config.scheduler.mpi_default)));
+    with_limits(wish)
 }
 
 /// The limits of this process for its tasks.

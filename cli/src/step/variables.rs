@@ -1,7 +1,7 @@
 //! What all tasks of a step find in their environment. What differs by node or task is set there.
 
 use muster_model::Hostlist;
-use muster_proto::v1::StepGrant;
+use muster_proto::v1::{MpiKind, StepGrant};
 
 use super::wish::Wish;
 
@@ -113,6 +113,9 @@ pub(crate) fn of_step(own: &[Variable], wish: &Wish, grant: &StepGrant) -> Vec<u
     }
     if wish.gpus_per_task > 0 {
         say("SLURM_GPUS_PER_TASK", wish.gpus_per_task.to_string());
+    }
+    if let Some(kind) = wish.mpi.filter(|kind| *kind != MpiKind::None) {
+        say("SLURM_MPI_TYPE", super::mpi::word(kind).to_owned());
     }
     say("SLURM_UMASK", format!("{:04o}", crate::submit::env::umask()));
     // As a shell: frameworks take a job of this name for none of theirs.

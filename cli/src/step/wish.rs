@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_model::Hostlist;
-use muster_proto::v1::{CpuBind, Distribution, GresRequest, GresScope, Rlimit, StepShape};
+use muster_proto::v1::{CpuBind, Distribution, GresRequest, GresScope, MpiKind, Rlimit, StepShape};
 
 use super::options::Asked;
 use crate::submit::{Fault, gpus, values};
@@ -79,6 +79,8 @@ pub(crate) struct Wish {
     pub(crate) cpus_per_task: Option<u32>,
     pub(crate) tasks_per_node: Option<u32>,
     pub(crate) preserve_env: bool,
+    /// `None`: as the cluster has it.
+    pub(crate) mpi: Option<MpiKind>,
 }
 
 /// What of the job srun knows before it asks.
@@ -375,16 +377,7 @@ fn bindings(asked: &Asked, wish: &mut Wish) -> Result<(), Fault> {
             }
         }
     }
-    match asked.said_value("mpi").unwrap_or("none") {
-        "none" | "openmpi" => {}
-        other => {
-            let text = format!(
-                "--mpi={other} is not supported: start MPI programs with mpirun or mpiexec.hydra, \
-                 which start their daemons through srun"
-            );
-            return Err(Fault::Refused(text));
-        }
-    }
+    wish.mpi = asked.value("mpi").map(super::mpi::kind).transpose()?;
     Ok(())
 }
 
@@ -481,6 +474,16 @@ mod tests {
             (Some(10), Some(5), None)
         );
         assert!(sampling("task=often").is_err());
+    }
+
+    #[test]
+    fn the_way_to_find_each_other_is_the_steps_own_or_left_open() {
+        let job = Around::default();
+        assert_eq!(wish("--mpi=pmix x", job).mpi, Some(MpiKind::Pmix));
+        assert_eq!(wish("x", job).mpi, None);
+        let words = ["--mpi=pmi9", "x"].map(str::to_owned);
+        let asked = Asked::read("srun", &words).unwrap();
+        assert!(read(&asked, job, Path::new("/w")).is_err());
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Edge {
     /// The node's tree in them.
     pub cgroup_parent: String,
     pub binding: Binding,
+    /// What hosts PMIx for steps: a file, or a name for the dynamic linker.
+    pub pmix_library: String,
     pub launcher: Launcher,
     /// `None`: a cluster of one host, where the socket's peer vouches.
     pub key: Option<ClusterKey>,

@@ -186,6 +186,7 @@ fn launch(
         gpus_of_slice: slice.gpus(),
         limits: room.then(|| edge.limits_of_step(launch, &part)),
         sample_seconds,
+        pmix_library: edge.pmix_library.clone(),
     };
     if dir.path().exists() && !dir.is_alive() {
         dir.remove();

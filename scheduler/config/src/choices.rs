@@ -44,6 +44,15 @@ impl Default for Shadows {
     }
 }
 
+/// How the tasks of a step find each other, where nobody says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MpiDefault {
+    #[default]
+    None,
+    Pmi2,
+    Pmix,
+}
+
 const ORDERS: &[(&str, Order)] = &[
     ("balanced", Order::Balanced),
     ("priority", Order::Priority),
@@ -59,6 +68,13 @@ const PACKINGS: &[(&str, Packing)] = &[
     ("first-fit", Packing::FirstFit),
     ("spread", Packing::Spread),
 ];
+
+const MPI: &[(&str, MpiDefault)] =
+    &[("none", MpiDefault::None), ("pmi2", MpiDefault::Pmi2), ("pmix", MpiDefault::Pmix)];
+
+pub(crate) fn mpi_default(word: Option<&str>) -> Result<MpiDefault, String> {
+    choice("mpi_default", word, MPI)
+}
 
 pub(crate) fn order(word: Option<&str>) -> Result<Order, String> {
     choice("order", word, ORDERS)
@@ -108,6 +124,14 @@ impl Order {
     #[must_use]
     pub fn word(self) -> &'static str {
         word_of(ORDERS, self)
+    }
+}
+
+impl MpiDefault {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        word_of(MPI, self)
     }
 }
 

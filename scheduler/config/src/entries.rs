@@ -46,6 +46,7 @@ impl Config {
             ("MaxArraySize", s.max_array_size.to_string()),
             ("MaxJobCount", s.max_jobs.to_string()),
             ("MinJobAge", seconds(s.min_job_age_seconds)),
+            ("MpiDefault", s.mpi_default.word().into()),
             ("PreemptMode", "OFF".into()),
             ("PriorityMaxAge", max_age.to_string()),
             ("PriorityType", "priority/multifactor".into()),

@@ -8,7 +8,7 @@
 //! operators stay names.
 //!
 //! - `raw`: the file's shape and the nearest-key suggestion; `resolved`: the values in force
-//! - `choices`: how a pass chooses
+//! - `choices`: how a pass chooses, and other words
 //! - `topology`: switches and blocks, checked against the nodes
 //! - `entries`: the same values under the names that `scontrol show config` prints
 
@@ -18,7 +18,7 @@ mod raw;
 mod resolved;
 mod topology;
 
-pub use choices::{Backfill, Order, Packing, Shadows};
+pub use choices::{Backfill, MpiDefault, Order, Packing, Shadows};
 pub use resolved::{
     Agent, CgroupMode, Config, Controller, GpuNumbering, History, NvmlLibrary, Priority, Scheduler,
     Security, Tls,

@@ -226,6 +226,7 @@ pub(crate) struct Scheduler {
     pub(crate) kill_on_invalid_dependency: Option<bool>,
     pub(crate) enforce_partition_limits: Option<bool>,
     pub(crate) kill_wait_seconds: Option<u32>,
+    pub(crate) mpi_default: Option<String>,
     pub(crate) unkillable_seconds: Option<u32>,
     pub(crate) heartbeat_seconds: Option<u32>,
     pub(crate) node_timeout_seconds: Option<u32>,
@@ -262,6 +263,7 @@ pub(crate) struct Agent {
     pub(crate) epilog: Option<String>,
     pub(crate) prolog_timeout_seconds: Option<u32>,
     pub(crate) nvml_library: Option<String>,
+    pub(crate) pmix_library: Option<String>,
     pub(crate) gpu_check_seconds: Option<u32>,
     pub(crate) gpu_numbering: Option<String>,
 }

@@ -8,7 +8,7 @@ use muster_model::resources::{Capacity, GresKind};
 use muster_model::time::{parse_limit, parse_seconds};
 use muster_model::{Hostlist, NodeConfig, Partition, PartitionState, TimeLimit, TopologyConfig};
 
-use crate::choices::{self, Backfill, Order, Packing, Shadows};
+use crate::choices::{self, Backfill, MpiDefault, Order, Packing, Shadows};
 use crate::raw;
 
 /// Everything the file says. Units are in the names.
@@ -82,6 +82,8 @@ pub struct Scheduler {
     pub kill_on_invalid_dependency: bool,
     pub enforce_partition_limits: bool,
     pub kill_wait_seconds: u32,
+    /// What `srun` does without `--mpi`.
+    pub mpi_default: MpiDefault,
     pub unkillable_seconds: u32,
     pub heartbeat_seconds: u32,
     pub node_timeout_seconds: u32,
@@ -122,6 +124,8 @@ pub struct Agent {
     pub prolog_timeout_seconds: u32,
     /// In a path, `%n` stands for the node's name.
     pub nvml_library: NvmlLibrary,
+    /// A file, or a name for the dynamic linker.
+    pub pmix_library: String,
     /// Between two looks at the health of GPUs.
     pub gpu_check_seconds: u32,
     pub gpu_numbering: GpuNumbering,
@@ -289,6 +293,7 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, String> {
         kill_on_invalid_dependency: raw.kill_on_invalid_dependency.unwrap_or(false),
         enforce_partition_limits: raw.enforce_partition_limits.unwrap_or(true),
         kill_wait_seconds: raw.kill_wait_seconds.unwrap_or(30),
+        mpi_default: choices::mpi_default(raw.mpi_default.as_deref())?,
         unkillable_seconds: raw.unkillable_seconds.unwrap_or(60),
         heartbeat_seconds: heartbeat,
         node_timeout_seconds: timeout,
@@ -350,6 +355,12 @@ fn agent(raw: &raw::Agent) -> Result<Agent, String> {
             None | Some("system") => NvmlLibrary::System,
             Some("none") => NvmlLibrary::None,
             Some(text) => NvmlLibrary::Path(absolute("agent.nvml_library", Some(text), "")?),
+        },
+        pmix_library: match raw.pmix_library.as_deref() {
+            None | Some("system") => "libpmix.so.2".to_owned(),
+            Some(text) => {
+                absolute("agent.pmix_library", Some(text), "")?.to_string_lossy().into_owned()
+            }
         },
         gpu_check_seconds: at_least(
             "agent.gpu_check_seconds",

@@ -121,7 +121,7 @@ impl Course {
         self.lose(at).await;
     }
 
-    pub(super) fn resume(&mut self, at: usize) {
+    pub(super) async fn resume(&mut self, at: usize) {
         if self.nodes[at].over {
             return;
         }
@@ -138,6 +138,9 @@ impl Course {
         };
         let node = self.nodes[at].part.node.clone();
         self.nodes[at].ask = self.dial(at, &node, Ask::Attach(attach));
+        for ask in self.exchange.again(at) {
+            self.ask(at, ask).await;
+        }
     }
 
     /// The tasks of a node are none of ours any more.
@@ -152,5 +155,6 @@ impl Course {
         if !self.wish.no_kill {
             self.terminate(self.kill_wait).await;
         }
+        self.no_more_from(at).await;
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! - `links`: the streams to the nodes; `order`: what each is told first
 //! - `output`, `input`: what tasks print and are fed with
+//! - `between`: what the nodes tell each other
 //! - `end`: signals, limits and faults, which end a step before its tasks do
 
+mod between;
 mod end;
 mod input;
 mod links;
@@ -26,6 +28,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::agents::Agents;
+use super::exchange::Exchange;
 use super::names::Names;
 use super::report::{Report, ranges};
 use super::sinks::{Of, Place, Written};
@@ -86,6 +89,7 @@ pub(in crate::step) struct Course {
     only: HashMap<u32, u32>,
     report: Report,
     tally: Tally,
+    exchange: Exchange,
     cancelled: bool,
     terminating: bool,
     tell_at: Option<Instant>,
@@ -122,6 +126,7 @@ impl Course {
             only: HashMap::new(),
             report: Report::default(),
             tally: Tally::default(),
+            exchange: Exchange::default(),
             cancelled: false,
             terminating: false,
             tell_at: None,
@@ -167,7 +172,7 @@ impl Course {
                 let status = Status::unavailable("the stream has ended");
                 self.broken(at, &status).await;
             }
-            Event::Again(at) => self.resume(at),
+            Event::Again(at) => self.resume(at).await,
             Event::Written(done) => self.written(done).await,
             Event::Input(data) => self.feed(data).await,
             Event::Signal(signal) => self.signal(signal).await,
@@ -222,11 +227,13 @@ impl Course {
                         self.exited(at, TaskExit { task, status, ..TaskExit::default() }).await;
                     }
                 }
+                self.no_more_from(at).await;
             }
             // Such a line says by itself who says it.
             Some(Said::Note(note)) if note.contains("slurmstepd: ") => eprintln!("{note}"),
             Some(Said::Note(note)) => exit::say("srun", &note),
             Some(Said::Figures(_)) | None => {}
+            Some(other) => self.between(at, other).await,
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use muster_proto::v1::{NodePart, Program, StartStep, StepGrant};
 
+use crate::step::mpi;
 use crate::step::terminal;
 use crate::step::wish::{Sink, Source, Wish};
 
@@ -51,5 +52,6 @@ pub(super) fn order(
         join_stderr: wish.stderr.is_none() && matches!(wish.stdout, Sink::There(_) | Sink::Nowhere),
         total_tasks: grant.tasks,
         name: wish.name.clone(),
+        mpi: mpi::layout(wish.mpi.unwrap_or_default(), grant),
     }
 }

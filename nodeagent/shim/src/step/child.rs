@@ -22,6 +22,7 @@ use nix::unistd::{
     AccessFlags, ForkResult, Pid, access, chdir, execve, fork, getpid, pipe2, setsid,
 };
 
+use super::mpi::Mpi;
 use super::{cpus, variables};
 use crate::child::default_signals;
 use crate::pattern::{Names, expand};
@@ -75,7 +76,7 @@ impl Refusal {
 }
 
 /// Forks; the child goes on in [`become_task`].
-pub(super) fn start(common: &Common<'_>, local: usize) -> io::Result<Started> {
+pub(super) fn start(common: &Common<'_>, mpi: &Mpi, local: usize) -> io::Result<Started> {
     let (mut started, ends) = files(common.start, local)?;
     // SAFETY: the shim has one thread, so the child may do anything after the fork.
     match unsafe { fork() }? {
@@ -85,7 +86,7 @@ pub(super) fn start(common: &Common<'_>, local: usize) -> io::Result<Started> {
         }
         ForkResult::Child => {
             drop(started);
-            let Err(refusal) = become_task(common, local, ends);
+            let Err(refusal) = become_task(common, mpi, local, ends);
             let line = format!("slurmstepd: error: {}\n", refusal.text);
             let _ = nix::unistd::write(io::stderr(), line.as_bytes());
             // SAFETY: ends this process at once; the shim's destructors are not for it.
@@ -139,7 +140,12 @@ pub(super) fn winsize(rows: u32, columns: u32) -> Winsize {
     Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-fn become_task(common: &Common<'_>, local: usize, ends: Ends) -> Result<Infallible, Refusal> {
+fn become_task(
+    common: &Common<'_>,
+    mpi: &Mpi,
+    local: usize,
+    ends: Ends,
+) -> Result<Infallible, Refusal> {
     let start = common.start;
     // So that a refusal is read where the task's errors would be.
     let early = ends.stderr.as_ref().or(ends.stdout.as_ref());
@@ -172,11 +178,12 @@ fn become_task(common: &Common<'_>, local: usize, ends: Ends) -> Result<Infallib
         chdir(LAST_RESORT).map_err(|e| Refusal::of(1, format!("{LAST_RESORT}: {}", e.desc())))?;
     }
     install(common, local, ends)?;
+    mpi.keep(local).map_err(|e| Refusal::of(1, format!("files: {e}")))?;
     for note in notes {
         let line = format!("slurmstepd: error: {note}\n");
         let _ = nix::unistd::write(io::stderr(), line.as_bytes());
     }
-    Err(exec(common, local))
+    Err(exec(common, mpi, local))
 }
 
 /// Puts the files in their places; opens those that have a name, as the user.
@@ -252,7 +259,7 @@ fn refused(which: &str, path: &str, error: &io::Error) -> Refusal {
 }
 
 /// Executes the program; comes back only with the reason why not.
-fn exec(common: &Common<'_>, local: usize) -> Refusal {
+fn exec(common: &Common<'_>, mpi: &Mpi, local: usize) -> Refusal {
     let start = common.start;
     let programs = &start.programs;
     let Some(program) = programs.get(local).or(programs.first()) else {
@@ -262,6 +269,7 @@ fn exec(common: &Common<'_>, local: usize) -> Refusal {
     let mut own = variables::of_task(common.order, start, local);
     own.push(("SLURM_TASK_PID".to_owned(), getpid().to_string()));
     env.extend(own.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()));
+    env.extend(mpi.environment(local));
     let path = env.iter().find_map(|pair| pair.strip_prefix(b"PATH=")).map(<[u8]>::to_vec);
     let command = program.argv.first().map_or("", String::as_str);
     let argv: Result<Vec<_>, _> = program.argv.iter().map(|a| CString::new(a.as_bytes())).collect();

@@ -11,6 +11,7 @@
 //! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
 //! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`: binding
+//! - `mpi`: how the tasks find each other
 
 mod child;
 mod clients;
@@ -19,6 +20,7 @@ mod cpus;
 mod dir;
 mod feed;
 pub(crate) mod launcher;
+mod mpi;
 mod streams;
 mod variables;
 

@@ -28,7 +28,26 @@ const OURS: &[&str] = &[
     "GPU_DEVICE_ORDINAL",
     "ZE_AFFINITY_MASK",
     "ENVIRONMENT",
+    // What the process around srun was told of its own step is nothing to a step in it.
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "PMI_JOBID",
+    "PMI_SPAWNED",
+    "PMIX_NAMESPACE",
+    "PMIX_RANK",
+    "PMIX_HOSTNAME",
+    "PMIX_VERSION",
+    "PMIX_SECURITY_MODE",
+    "PMIX_PTL_MODULE",
+    "PMIX_GDS_MODULE",
+    "PMIX_BFROP_BUFFER_TYPE",
+    "PMIX_SERVER_TMPDIR",
+    "PMIX_SYSTEM_TMPDIR",
 ];
+/// The same, by how they begin.
+const OURS_BEGIN: &str = "PMIX_SERVER_URI";
+
 const VISIBLE: [&str; 4] =
     ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"];
 
@@ -45,7 +64,8 @@ pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<
     let part = start.part.clone().unwrap_or_default();
     let inherited = start.environment.split(|byte| *byte == 0).filter(|pair| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        !pair.is_empty() && !OURS.iter().any(|ours| ours.as_bytes() == name)
+        let ours = OURS.iter().any(|ours| ours.as_bytes() == name);
+        !pair.is_empty() && !ours && !name.starts_with(OURS_BEGIN.as_bytes())
     });
     let mut all: Vec<Vec<u8>> = inherited.map(<[u8]>::to_vec).collect();
     let mut set = |name: &str, value: &str| all.push(format!("{name}={value}").into_bytes());

@@ -17,8 +17,11 @@ use super::Course;
 use crate::adopt::stat;
 use crate::client::reachable;
 use crate::slice::{Host, chain, limits_of};
+use crate::step::child::Common;
 use crate::step::clients::Client;
 use crate::step::dir::{StepDir, group_name};
+use crate::step::mpi::Mpi;
+use crate::step::variables;
 
 /// Runs a step's part; the answer is the shim's exit code.
 pub(in crate::step) fn run(host: &Host, dir: &StepDir, first: UnixStream) -> i32 {
@@ -30,9 +33,12 @@ pub(in crate::step) fn run(host: &Host, dir: &StepDir, first: UnixStream) -> i32
     let code = match begun {
         Ok((order, listener, children)) => {
             let start = order.start.clone().unwrap_or_default();
-            match group(host, &order, &start) {
-                Ok(group) => {
-                    Course::new(host, order, start, group, listener, asker).run(&children);
+            let ready = group(host, &order, &start).and_then(|group| {
+                meet(host, &order, &start, group.as_ref()).map(|mpi| (group, mpi))
+            });
+            match ready {
+                Ok((group, mpi)) => {
+                    Course::new(host, order, start, group, listener, asker, mpi).run(&children);
                     0
                 }
                 Err(text) => {
@@ -61,6 +67,20 @@ fn group(host: &Host, order: &StepOrder, start: &StartStep) -> Result<Option<Gro
     let limits = limits_of(Some(limits))?;
     let name = group_name(start.step);
     host.cgroups.create_inside(&slice, &name, &limits).map(Some).map_err(|e| chain(&e))
+}
+
+/// Prepares how the tasks find each other.
+fn meet(
+    host: &Host,
+    order: &StepOrder,
+    start: &StartStep,
+    group: Option<&Group>,
+) -> Result<Mpi, String> {
+    if start.mpi.is_none() {
+        return Ok(Mpi::none());
+    }
+    let environment = variables::of_node(host, order, start);
+    Mpi::begin(&Common { host, order, start, group, environment })
 }
 
 fn refuse(asker: &mut Client, text: String) {

@@ -60,6 +60,9 @@ impl Course<'_> {
             }
             return;
         }
+        if !self.mpi.close() {
+            return;
+        }
         // Every task has ended: what they left behind goes too.
         self.look_at = None;
         let left = has_children();

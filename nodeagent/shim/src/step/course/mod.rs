@@ -26,6 +26,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::clients::Client;
 use super::feed::Feed;
+use super::mpi::Mpi;
 use crate::contain::Containment;
 use crate::slice::Host;
 use crate::usage::{Counted, Meter};
@@ -49,6 +50,7 @@ pub(super) struct Course<'a> {
     listener: UnixListener,
     clients: Vec<Client>,
     tasks: Vec<Task>,
+    mpi: Mpi,
     feed: Feed,
     feed_closed: bool,
     window: usize,
@@ -78,6 +80,7 @@ enum Of {
     Client(usize),
     Stream(usize, usize),
     Stdin(usize),
+    Mpi(usize),
 }
 
 impl<'a> Course<'a> {
@@ -88,6 +91,7 @@ impl<'a> Course<'a> {
         group: Option<Group>,
         listener: UnixListener,
         asker: Client,
+        mpi: Mpi,
     ) -> Self {
         let oom_kills = group.as_ref().and_then(|g| g.oom_kills().ok()).unwrap_or(0);
         let own = group.clone().filter(|_| order.limits.is_some());
@@ -101,6 +105,7 @@ impl<'a> Course<'a> {
             listener,
             clients: vec![asker],
             tasks: Vec::new(),
+            mpi,
             feed: Feed::default(),
             feed_closed: false,
             window: 0,
@@ -125,6 +130,7 @@ impl<'a> Course<'a> {
             self.sample();
             self.follow();
             self.close_feed();
+            self.mpi.news().into_iter().for_each(|said| self.tell_asker(said));
             self.clients.iter_mut().for_each(Client::write);
             self.lose_clients();
             if self.is_done() {
@@ -158,6 +164,12 @@ impl<'a> Course<'a> {
                 fds.push((fd.as_fd(), PollFlags::POLLOUT));
             }
         }
+        // What they say ends up with the asker as well.
+        let unheard = if room { PollFlags::empty() } else { PollFlags::POLLIN };
+        for (at, fd, flags) in self.mpi.fds() {
+            what.push(Of::Mpi(at));
+            fds.push((fd, flags.difference(unheard)));
+        }
         let mut fds: Vec<PollFd<'_>> =
             fds.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)).collect();
         let timeout = self.timeout();
@@ -189,6 +201,7 @@ impl<'a> Course<'a> {
                     self.pass_on(data);
                 }
                 Of::Stdin(at) => self.write_stdin(at),
+                Of::Mpi(at) => self.mpi.hear(at),
             }
         }
     }
@@ -196,7 +209,8 @@ impl<'a> Course<'a> {
     fn timeout(&self) -> PollTimeout {
         let orphan = self.lonely_since.filter(|_| !self.discard).map(|at| at + ORPHANED);
         let sample = self.sampling.as_ref().filter(|_| self.last.is_none()).map(|s| s.next);
-        let all = [self.kill_at, self.give_up_at, orphan, self.look_at, sample];
+        let all =
+            [self.kill_at, self.give_up_at, orphan, self.look_at, sample, self.mpi.deadline()];
         let next = all.into_iter().flatten().min();
         let Some(next) = next else { return PollTimeout::NONE };
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);

@@ -21,6 +21,13 @@ impl Course<'_> {
         }
     }
 
+    /// What is between the nodes is no onlooker's.
+    pub(super) fn tell_asker(&mut self, kind: Said) {
+        if let Some(asker) = self.asker() {
+            asker.say(kind);
+        }
+    }
+
     pub(super) fn asker(&mut self) -> Option<&mut Client> {
         self.clients.iter_mut().find(|c| c.asker && !c.is_gone())
     }
@@ -60,6 +67,7 @@ impl Course<'_> {
                     let figures = self.figures();
                     self.clients[at].say(Said::Figures(figures));
                 }
+                Some(other) if asker => self.mpi.take(other),
                 _ => {}
             }
         }
@@ -91,6 +99,7 @@ impl Course<'_> {
         if attach.resume {
             let kept = self.tasks.iter().flat_map(|t| t.streams.iter()).flat_map(Stream::again);
             kept.for_each(|data| client.say(Said::Data(data)));
+            self.mpi.again().into_iter().for_each(|said| client.say(said));
         }
         for exit in self.tasks.iter().filter_map(|t| t.exit) {
             client.say(Said::Exit(exit));

@@ -45,7 +45,7 @@ impl Course<'_> {
                 streams: [Stream::new(rank, 1, None), Stream::new(rank, 2, None)],
                 terminal: start.terminal.is_some() && rank == 0,
             };
-            match child::start(&common, local) {
+            match child::start(&common, &self.mpi, local) {
                 Ok(child) => {
                     started.tasks.push(rank);
                     started.pids.push(child.pid.as_raw().cast_unsigned());
@@ -64,6 +64,7 @@ impl Course<'_> {
             self.tasks.push(task);
         }
         self.group = group;
+        self.mpi.launched();
         self.tell(&Said::Started(started));
         let refused: Vec<TaskExit> = self.tasks.iter().filter_map(|t| t.exit).collect();
         refused.into_iter().for_each(|exit| self.tell(&Said::Exit(exit)));
@@ -76,7 +77,10 @@ impl Course<'_> {
     /// Collects every ended child: tasks, and orphans that came to the subreaper.
     pub(super) fn reap(&mut self) {
         while let Some((pid, raw, used)) = usage::wait() {
-            self.meter.add(&used);
+            // What is ours is no usage of the user's.
+            if !self.mpi.buried(pid) {
+                self.meter.add(&used);
+            }
             let task = self.tasks.iter().position(|t| t.pid.map(Pid::as_raw) == Some(pid));
             let Some(at) = task else { continue };
             let killed = libc::WIFSIGNALED(raw);
@@ -97,6 +101,7 @@ impl Course<'_> {
             };
             self.tasks[at].exit = Some(exit);
             self.tell(&Said::Exit(exit));
+            self.mpi.ended(at);
         }
     }
 
