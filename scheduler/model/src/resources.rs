@@ -76,6 +76,19 @@ impl CpuSet {
         *self = CpuSet::from_words(std::mem::take(&mut self.0));
     }
 
+    /// The CPUs that both have.
+    #[must_use]
+    pub fn common(&self, other: &CpuSet) -> CpuSet {
+        CpuSet::from_words(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
+    }
+
+    /// Whether every CPU of `other` is one of these.
+    #[must_use]
+    pub fn covers(&self, other: &CpuSet) -> bool {
+        let mine = |i: usize| self.0.get(i).copied().unwrap_or(0);
+        other.0.iter().enumerate().all(|(i, theirs)| theirs & !mine(i) == 0)
+    }
+
     /// Whether the two share a CPU.
     #[must_use]
     pub fn overlaps(&self, other: &CpuSet) -> bool {
@@ -85,7 +98,10 @@ impl CpuSet {
     /// CPU numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0u32..).zip(&self.0).flat_map(|(i, word)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+            // Each step takes the lowest one away.
+            let next = |rest: &u64| Some(rest & (rest - 1)).filter(|rest| *rest != 0);
+            let ones = std::iter::successors(Some(*word).filter(|word| *word != 0), next);
+            ones.map(move |rest| i * 64 + rest.trailing_zeros())
         })
     }
 }
@@ -259,6 +275,9 @@ mod tests {
         set.add(&[65].into_iter().collect());
         assert!(set.contains(65) && !set.contains(1));
         assert!(!set.overlaps(&CpuSet::first(64)));
+        assert!(set.covers(&set) && !set.covers(&CpuSet::first(1)));
+        assert_eq!(set.common(&CpuSet::first(64)), CpuSet::default());
+        assert_eq!([63, 64, 127].into_iter().collect::<CpuSet>().iter().sum::<u32>(), 254);
     }
 
     #[test]

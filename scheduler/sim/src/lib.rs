@@ -12,7 +12,7 @@
 //! - `generate/`: traces for those who have none
 //! - `world/`: the cluster: `controller`, `agent`, `client`, the `config` of each seed, and `model`,
 //!   which knows what was promised and notices when it is not kept
-//! - `passes`: what a pass costs (`muster bench pass`)
+//! - `passes`: what a pass costs (`muster bench pass`); `passes/units`: choosing GPUs inside a node
 //! - `fuzz`: seeds in a row, and what to print when one fails
 
 mod dice;

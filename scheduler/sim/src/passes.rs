@@ -4,6 +4,10 @@
 //! that end at mixed times, and a queue of jobs of so many distinct shapes is put before it. Then
 //! the copy of the view and the plan are timed on this thread, several times over; the least is
 //! shown, since whatever is above it is other work of the machine.
+//!
+//! - `passes/units`: what choosing GPUs inside a node costs
+
+mod units;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +53,9 @@ struct Args {
     /// Times each pass is measured
     #[arg(long, default_value_t = 5)]
     repeat: u32,
+    /// Instead of passes, the choice of GPUs inside nodes of several kinds
+    #[arg(long)]
+    units: bool,
 }
 
 /// One kind of pass.
@@ -98,6 +105,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (nodes, jobs) = if args.quick { (200, 2_000) } else { (args.nodes, args.jobs) };
     if nodes == 0 || jobs == 0 || args.repeat == 0 {
         bail!("--nodes, --jobs and --repeat must be at least 1");
+    }
+    if args.units {
+        return units::run(args.json);
     }
     if !args.json {
         println!(
@@ -150,10 +160,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut state = cluster(nodes)?;
     let burst = (nodes / 2).max(1);
-    submit(&mut state, burst, 200)?;
+    submit_small(&mut state, burst)?;
     let case = Case { name: "burst of starts", policy: Policy::default(), aim_ms: 20.0 };
     if case.name.starts_with(&args.only) {
-        show(measure(&state, &case, args.repeat, (nodes, burst, 200)));
+        show(measure(&state, &case, args.repeat, (nodes, burst, BURST_SHAPES)));
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows).context("rows are plain data")?);
@@ -247,12 +257,15 @@ fn cluster(count: u32) -> anyhow::Result<State> {
         topology: muster_model::TopologyConfig::default(),
     };
     wish(&mut state, &Command::Configure(Box::new(config)))?;
+    let links = Arc::new(units::nvswitch());
     for node in 0..count {
         let inventory = Box::new(Inventory {
             capacity: capacity.clone(),
             sockets: 2,
             cores_per_socket: 32,
             threads_per_core: 1,
+            numa: units::numa(64),
+            links: Some(Arc::clone(&links)),
             ..Inventory::default()
         });
         wish(&mut state, &Command::Register { node: NodeId(node), inventory })?;
@@ -292,6 +305,19 @@ fn submit(state: &mut State, jobs: u32, shapes: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts so many jobs into the queue, of which each takes two nodes at most.
+fn submit_small(state: &mut State, jobs: u32) -> anyhow::Result<()> {
+    let mut dice = Dice::new(3);
+    let shapes: Vec<Shape> = (0..BURST_SHAPES).map(|n| Shape::small(&mut dice, n)).collect();
+    for job in 0..jobs {
+        offer(state, &shapes[dice.below(shapes.len() as u64) as usize], job)?;
+    }
+    Ok(())
+}
+
+/// Shapes in a burst of starts.
+const BURST_SHAPES: u32 = 200;
+
 struct Shape {
     nodes: u32,
     gpus: u32,
@@ -303,6 +329,16 @@ struct Shape {
 impl Shape {
     fn rolled(dice: &mut Dice, number: u32) -> Self {
         let nodes = [1, 1, 1, 1, 2, 2, 4, 8, 16][dice.below(9) as usize];
+        Self::of(dice, nodes, number)
+    }
+
+    /// At most two nodes, so that half as many jobs as nodes can run at once.
+    fn small(dice: &mut Dice, number: u32) -> Self {
+        let nodes = [1, 1, 1, 2][dice.below(4) as usize];
+        Self::of(dice, nodes, number)
+    }
+
+    fn of(dice: &mut Dice, nodes: u32, number: u32) -> Self {
         let gpus = if nodes > 1 { 8 } else { [1, 1, 2, 4, 8][dice.below(5) as usize] };
         Shape {
             nodes,

@@ -7,63 +7,57 @@
 //! through a window therefore fits if it fits in the window's first slot and in its dips.
 //!
 //! For every slot and axis the nodes stand in sets by level (how much they have at least), so
-//! that nodes that have enough are found by intersecting a few bitsets.
+//! that nodes that have enough are found by intersecting a few bitsets. How many nodes stand in
+//! each set is counted along: mostly that alone says that a slot has too few.
 //!
 //! Slots are cut exactly while there is room for more of them ([`room_for_slots`]); beyond that
 //! ends are rounded up to the next cut, so a promise may be later than it could be, never
 //! earlier.
+//!
+//! - `scale`: the levels of an axis; `extend`: the future, told at once; `fit`: questions
+
+mod extend;
+mod fit;
+mod scale;
 
 use muster_model::{NodeId, Timestamp};
 
-use super::axes::{ALL_SEATS, MEMORY, SEATS};
-use super::nodeset::NodeSet;
+use scale::Scale;
 
-/// Something that is given back at a time.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ending {
-    pub end: Timestamp,
-    pub node: NodeId,
-    /// Axis and amount.
-    pub amounts: Vec<(usize, u32)>,
-}
+pub use extend::{Ending, LicenseEnding, Taken};
+pub use fit::Want;
 
-/// Licences that are given back at a time, by their place in the calendar's list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LicenseEnding {
-    pub end: Timestamp,
-    pub license: usize,
-    pub count: u32,
-}
-
-/// The levels of one axis: level `l` holds the nodes with at least `thresholds[l]`.
-#[derive(Debug, Clone)]
-struct Scale {
-    /// Where the axis' sets begin among a slot's sets.
-    first: usize,
-    /// Ascending, at least 1 each. Amounts below the first are in no set.
-    thresholds: Vec<u32>,
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Slot {
     start: Timestamp,
     /// Less than in the slot before may be free.
     dips: bool,
-    /// `free[node * axes + axis]`.
-    free: Vec<u32>,
-    /// `sets[set * words ..]`.
-    sets: Vec<u64>,
-    licenses: Vec<u32>,
+    /// Its place in the calendar's lists.
+    row: usize,
 }
 
 /// Free amounts over time.
 #[derive(Debug, Clone)]
 pub struct Calendar {
     axes: usize,
+    nodes: usize,
     words: usize,
     scales: Vec<Scale>,
+    /// Sets of all axes together.
+    levels: usize,
     slots: Vec<Slot>,
+    /// By row, node and axis.
+    free: Vec<u32>,
+    /// By row, set and word.
+    sets: Vec<u64>,
+    /// By row and set: how many nodes it has.
+    counts: Vec<u32>,
+    /// By row and license.
+    licenses: Vec<u32>,
+    kinds_of_licenses: usize,
     most: usize,
+    /// More was taken of something than there was.
+    overtaken: bool,
 }
 
 /// Units of work done so far; a search stops when it has none left.
@@ -76,29 +70,13 @@ pub fn room_for_slots(nodes: usize, axes: usize) -> usize {
     ((1 << 22) / (nodes * axes).max(1)).clamp(128, 8192)
 }
 
-/// Cuts after the last end of a running job, ever farther apart, so that shadows can follow each
-/// other there even when no room is left for cuts of their own: to 20 times the time of that end.
-const HORIZON: [i64; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18];
-/// ... and not before an hour from now.
-const HORIZON_MS: i64 = 3_600_000;
-
-/// Where the levels of an axis lie: everywhere for a few units; else at four amounts an octave,
-/// which are those that people ask for.
-fn thresholds(axis: usize, most: u32) -> Vec<u32> {
-    let unit = match axis {
-        SEATS => return vec![1, ALL_SEATS],
-        MEMORY => 1024,
-        _ if most <= 16 => return (1..=most).collect(),
-        _ => 1,
-    };
-    let first = [1, 2, 3].into_iter();
-    let octave = |base: u32| (4..8u32).map(move |n| n.saturating_mul(base));
-    let rest = (0..30).map(|n| 1u32 << n).flat_map(octave);
-    let all = first.chain(rest).map(|t| t.saturating_mul(unit));
-    all.take_while(|t| *t <= most).collect()
-}
-
 impl Calendar {
+    /// Whether every promise can be kept as it is: no more was taken than there was.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.overtaken
+    }
+
     /// One slot from `now` on. `free`: as many numbers for every node as there are `axes`;
     /// `most`: the most that any node could have, by axis.
     #[must_use]
@@ -111,23 +89,51 @@ impl Calendar {
     ) -> Self {
         let nodes = free.len() / axes;
         let mut scales: Vec<Scale> = Vec::with_capacity(axes);
-        let mut first = 0;
+        let mut levels = 0;
         for (axis, most) in most.iter().enumerate() {
-            let thresholds = thresholds(axis, *most);
-            scales.push(Scale { first, thresholds });
-            first += scales[axis].thresholds.len();
+            let scale = Scale::new(axis, *most, levels);
+            levels += scale.levels();
+            scales.push(scale);
         }
-        let words = nodes.div_ceil(64);
-        let mut sets = vec![0; first * words];
-        for (node, row) in free.chunks_exact(axes).enumerate() {
-            for (scale, amount) in scales.iter().zip(row) {
-                for level in 0..scale.reached(*amount) {
-                    sets[(scale.first + level) * words + node / 64] |= 1 << (node % 64);
+        let mut calendar = Calendar {
+            axes,
+            nodes,
+            words: nodes.div_ceil(64),
+            levels,
+            slots: vec![Slot { start: now, dips: false, row: 0 }],
+            sets: vec![0; levels * nodes.div_ceil(64)],
+            counts: vec![0; levels],
+            kinds_of_licenses: licenses.len(),
+            licenses,
+            free,
+            scales,
+            most: room_for_slots(nodes, axes),
+            overtaken: false,
+        };
+        calendar.fill();
+        calendar
+    }
+
+    /// The first row's sets: every node into that of its highest level, then every set into the one
+    /// below it.
+    fn fill(&mut self) {
+        let words = self.words;
+        for (node, row) in self.free.chunks_exact(self.axes).enumerate() {
+            for (scale, amount) in self.scales.iter().zip(row) {
+                if let Some(top) = scale.reached(*amount).checked_sub(1) {
+                    self.sets[(scale.first + top) * words + node / 64] |= 1 << (node % 64);
+                    self.counts[scale.first + top] += 1;
                 }
             }
         }
-        let slot = Slot { start: now, dips: false, free, sets, licenses };
-        Calendar { axes, words, scales, slots: vec![slot], most: room_for_slots(nodes, axes) }
+        for scale in &self.scales {
+            for set in (scale.first + 1..scale.first + scale.levels()).rev() {
+                let (below, above) = self.sets.split_at_mut(set * words);
+                let below = &mut below[(set - 1) * words..];
+                below.iter_mut().zip(&*above).for_each(|(mine, theirs)| *mine |= theirs);
+                self.counts[set - 1] += self.counts[set];
+            }
+        }
     }
 
     #[must_use]
@@ -143,8 +149,8 @@ impl Calendar {
     /// What a node has free in a slot, by axis.
     #[must_use]
     pub fn free(&self, slot: usize, node: NodeId) -> &[u32] {
-        let at = node.0 as usize * self.axes;
-        &self.slots[slot].free[at..at + self.axes]
+        let at = (self.slots[slot].row * self.nodes + node.0 as usize) * self.axes;
+        &self.free[at..at + self.axes]
     }
 
     /// The first slot that starts at or after a time; the number of slots if none does.
@@ -160,49 +166,27 @@ impl Calendar {
         until.map_or(self.slots.len(), |until| self.at_or_after(until).max(from + 1))
     }
 
-    /// Appends what will be given back. To be called once, before anything is taken.
-    pub fn extend(&mut self, mut endings: Vec<&Ending>, licenses: &[LicenseEnding]) {
-        let mut ends: Vec<Timestamp> = endings.iter().map(|e| e.end).collect();
-        ends.extend(licenses.iter().map(|e| e.end));
-        ends.sort_unstable();
-        ends.dedup();
-        // Half of the room stays for what shadows cut.
-        let mut cuts = cuts(&ends, self.slots[0].start, self.most / 2 - HORIZON.len());
-        let now = self.slots[0].start;
-        let last = cuts.last().map_or(HORIZON_MS, |last| last.since(now)).max(HORIZON_MS);
-        cuts.extend(HORIZON.map(|n| Timestamp(now.0 + last + (last >> 4) * n * n)));
-        endings.sort_by_key(|e| (e.end, e.node));
-        let mut left = endings.as_slice();
-        for cut in cuts {
-            let last = self.slots.last().expect("there is always a slot");
-            let mut slot = Slot { start: cut, dips: false, ..last.clone() };
-            let due = left.partition_point(|e| e.end <= cut);
-            for ending in &left[..due] {
-                for (axis, amount) in &ending.amounts {
-                    self.change(&mut slot, ending.node, *axis, i64::from(*amount));
-                }
-            }
-            left = &left[due..];
-            let before = self.slots.last().expect("there is always a slot").start;
-            for ending in licenses.iter().filter(|e| e.end > before && e.end <= cut) {
-                slot.licenses[ending.license] += ending.count;
-            }
-            self.slots.push(slot);
-        }
+    /// The slots of a window that have to be looked at: its first, and its dips.
+    pub fn window(
+        &self,
+        from: usize,
+        to: usize,
+    ) -> impl DoubleEndedIterator<Item = usize> + Clone + '_ {
+        let dips = (from + 1..to).filter(|slot| self.slots[*slot].dips);
+        std::iter::once(from).chain(dips)
     }
 
-    fn change(&self, slot: &mut Slot, node: NodeId, axis: usize, by: i64) {
-        let place = node.0 as usize * self.axes + axis;
-        let old = slot.free[place];
-        let new = u32::try_from((i64::from(old) + by).max(0)).unwrap_or(u32::MAX);
-        slot.free[place] = new;
-        let scale = &self.scales[axis];
-        let (before, after) = (scale.reached(old), scale.reached(new));
-        let (word, bit) = (node.0 as usize / 64, 1u64 << (node.0 % 64));
-        for level in after.min(before)..after.max(before) {
-            let word = &mut slot.sets[(scale.first + level) * self.words + word];
-            if after > before { *word |= bit } else { *word &= !bit }
+    /// A row with as much free as another; its place.
+    fn copy_row(&mut self, row: usize) -> usize {
+        fn copy<T: Copy>(list: &mut Vec<T>, row: usize, len: usize) {
+            list.extend_from_within(row * len..(row + 1) * len);
         }
+        let made = self.slots.len();
+        copy(&mut self.free, row, self.nodes * self.axes);
+        copy(&mut self.sets, row, self.levels * self.words);
+        copy(&mut self.counts, row, self.levels);
+        copy(&mut self.licenses, row, self.kinds_of_licenses);
+        made
     }
 
     /// Makes a slot begin at this time, if there is room for one more; otherwise the next slot
@@ -213,14 +197,14 @@ impl Calendar {
         if exact || at == 0 || self.slots.len() >= self.most {
             return at;
         }
-        let slot = Slot { start: time, dips: false, ..self.slots[at - 1].clone() };
-        self.slots.insert(at, slot);
+        let row = self.copy_row(self.slots[at - 1].row);
+        self.slots.insert(at, Slot { start: time, dips: false, row });
         at
     }
 
     /// Takes amounts of a node from a window of slots.
     pub fn take(&mut self, node: NodeId, amounts: &[(usize, u32)], from: usize, to: usize) {
-        self.shift(node, amounts, from, to, -1);
+        (from..to).for_each(|slot| self.shift_slot(slot, node, amounts, -1));
         if from > 0 && from < self.slots.len() {
             self.slots[from].dips = true;
         }
@@ -228,27 +212,43 @@ impl Calendar {
 
     /// Gives back what was taken.
     pub fn give(&mut self, node: NodeId, amounts: &[(usize, u32)], from: usize, to: usize) {
-        self.shift(node, amounts, from, to, 1);
+        (from..to).for_each(|slot| self.shift_slot(slot, node, amounts, 1));
         if to < self.slots.len() {
             self.slots[to].dips = true;
         }
     }
 
-    fn shift(&mut self, node: NodeId, amounts: &[(usize, u32)], from: usize, to: usize, sign: i64) {
-        for at in from..to {
-            let mut slot = std::mem::replace(&mut self.slots[at], Slot::nothing());
-            for (axis, amount) in amounts {
-                self.change(&mut slot, node, *axis, sign * i64::from(*amount));
+    fn shift_slot(&mut self, slot: usize, node: NodeId, amounts: &[(usize, u32)], sign: i64) {
+        let row = self.slots[slot].row;
+        let (word, bit) = (node.0 as usize / 64, 1u64 << (node.0 % 64));
+        let place = (row * self.nodes + node.0 as usize) * self.axes;
+        let free = &mut self.free[place..place + self.axes];
+        let sets = &mut self.sets[row * self.levels * self.words..];
+        let counts = &mut self.counts[row * self.levels..];
+        for (axis, amount) in amounts {
+            let old = free[*axis];
+            let new = i64::from(old) + sign * i64::from(*amount);
+            self.overtaken |= new < 0;
+            let new = u32::try_from(new.max(0)).unwrap_or(u32::MAX);
+            free[*axis] = new;
+            let scale = &self.scales[*axis];
+            let (before, after) = (scale.reached(old), scale.reached(new));
+            for set in scale.first + before..scale.first + after {
+                sets[set * self.words + word] |= bit;
+                counts[set] += 1;
             }
-            self.slots[at] = slot;
+            for set in scale.first + after..scale.first + before {
+                sets[set * self.words + word] &= !bit;
+                counts[set] -= 1;
+            }
         }
     }
 
     /// Takes licences from a window of slots.
     pub fn take_licenses(&mut self, licenses: &[(usize, u32)], from: usize, to: usize) {
         for (license, count) in licenses {
-            for slot in &mut self.slots[from..to] {
-                slot.licenses[*license] = slot.licenses[*license].saturating_sub(*count);
+            for slot in from..to {
+                self.take_license(slot, *license, *count);
             }
             if from > 0 && from < self.slots.len() {
                 self.slots[from].dips = true;
@@ -259,179 +259,22 @@ impl Calendar {
     /// Gives licences back.
     pub fn give_licenses(&mut self, licenses: &[(usize, u32)], from: usize, to: usize) {
         for (license, count) in licenses {
-            for slot in &mut self.slots[from..to] {
-                slot.licenses[*license] += count;
-            }
+            (from..to).for_each(|slot| *self.license_mut(slot, *license) += count);
             if to < self.slots.len() {
                 self.slots[to].dips = true;
             }
         }
     }
 
-    /// The first slot of a window in which licences are short, if any is.
-    #[must_use]
-    pub fn short_of_licenses(
-        &self,
-        licenses: &[(usize, u32)],
-        from: usize,
-        to: usize,
-    ) -> Option<usize> {
-        if licenses.is_empty() {
-            return None;
-        }
-        self.window(from, to).find(|slot| {
-            licenses.iter().any(|(license, n)| self.slots[*slot].licenses[*license] < *n)
-        })
+    fn take_license(&mut self, slot: usize, license: usize, count: u32) {
+        let left = self.license_mut(slot, license);
+        let short = *left < count;
+        *left = left.saturating_sub(count);
+        self.overtaken |= short;
     }
 
-    /// The slots of a window that have to be looked at: its first, and its dips.
-    pub fn window(&self, from: usize, to: usize) -> impl Iterator<Item = usize> + '_ {
-        let dips = (from + 1..to).filter(|slot| self.slots[*slot].dips);
-        std::iter::once(from).chain(dips)
-    }
-
-    /// Whether a node has these amounts in a slot.
-    #[must_use]
-    pub fn has(&self, slot: usize, node: NodeId, need: &[(usize, u32)]) -> bool {
-        let free = self.free(slot, node);
-        need.iter().all(|(axis, amount)| free[*axis] >= *amount)
-    }
-
-    /// Keeps of a set the nodes that may have these amounts in a slot: all that have, and where
-    /// an amount lies between two levels some that have not. Says whether the answer is exact.
-    pub fn keep_likely(&self, slot: usize, need: &[(usize, u32)], nodes: &mut NodeSet) -> bool {
-        let mut exact = true;
-        let sets = &self.slots[slot].sets;
-        for (axis, amount) in need {
-            // Every node has that.
-            if *amount == 0 {
-                continue;
-            }
-            let scale = &self.scales[*axis];
-            let level = scale.reached(*amount);
-            exact &= level > 0 && scale.thresholds[level - 1] == *amount;
-            // More than the last level: only looking at the nodes of that level can tell.
-            if level == 0 {
-                continue;
-            }
-            let first = (scale.first + level - 1) * self.words;
-            let set = &sets[first..first + self.words];
-            nodes.words_mut().iter_mut().zip(set).for_each(|(mine, theirs)| *mine &= theirs);
-        }
-        exact
-    }
-
-    /// Keeps of a set the nodes that may have these amounts throughout a window, and says whether
-    /// all of them have. If fewer than `enough` are left, returns the slot that was short.
-    ///
-    /// # Errors
-    /// The slot in which too few were left.
-    pub fn keep_fitting(
-        &self,
-        need: &[(usize, u32)],
-        from: usize,
-        to: usize,
-        enough: usize,
-        nodes: &mut NodeSet,
-        fuel: &mut Fuel,
-    ) -> Result<bool, usize> {
-        let cost = (self.words * need.len()) as u64 / 16 + 1;
-        let mut exact = true;
-        for slot in self.window(from, to) {
-            *fuel = fuel.saturating_sub(cost);
-            exact &= self.keep_likely(slot, need, nodes);
-            if nodes.fewer_than(enough) {
-                return Err(slot);
-            }
-        }
-        Ok(exact)
-    }
-
-    /// Whether a node has these amounts throughout a window.
-    #[must_use]
-    pub fn has_throughout(
-        &self,
-        from: usize,
-        to: usize,
-        node: NodeId,
-        need: &[(usize, u32)],
-    ) -> bool {
-        self.window(from, to).all(|slot| self.has(slot, node, need))
-    }
-
-    /// Keeps of a set the nodes with at least `amount` on an axis in a slot.
-    pub fn keep_with(&self, slot: usize, axis: usize, amount: u32, nodes: &mut NodeSet) {
-        if !self.keep_likely(slot, &[(axis, amount)], nodes) {
-            let few = |node: &NodeId| self.free(slot, *node)[axis] < amount;
-            let lacking: Vec<NodeId> = nodes.iter().filter(few).collect();
-            lacking.into_iter().for_each(|node| nodes.remove(node));
-        }
-    }
-
-    /// The least that a node has free over a window, by axis, into `out`.
-    pub fn least(&self, node: NodeId, from: usize, to: usize, out: &mut Vec<u32>) {
-        out.clear();
-        out.extend_from_slice(self.free(from, node));
-        for slot in self.window(from, to).skip(1) {
-            for (least, free) in out.iter_mut().zip(self.free(slot, node)) {
-                *least = (*least).min(*free);
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn nothing() -> Self {
-        Slot {
-            start: Timestamp(0),
-            dips: false,
-            free: Vec::new(),
-            sets: Vec::new(),
-            licenses: Vec::new(),
-        }
-    }
-}
-
-impl Scale {
-    /// How many levels an amount reaches.
-    fn reached(&self, amount: u32) -> usize {
-        match self.thresholds.first() {
-            None => 0,
-            Some(first) if amount < *first => 0,
-            Some(_)
-                if self.thresholds.last().is_some_and(|t| *t as usize == self.thresholds.len()) =>
-            {
-                (amount as usize).min(self.thresholds.len())
-            }
-            Some(_) => self.thresholds.partition_point(|t| *t <= amount),
-        }
-    }
-}
-
-/// Where to cut: at every end if there are few; otherwise finer near `now` than far from it, each
-/// cut at the last end of those that it stands for.
-fn cuts(ends: &[Timestamp], now: Timestamp, most: usize) -> Vec<Timestamp> {
-    let mut grain = 0;
-    loop {
-        let mut cuts: Vec<Timestamp> = Vec::new();
-        let mut open: Option<Timestamp> = None;
-        for end in ends {
-            // A cut stands for ends up to `grain` percent of the way beyond its first.
-            let reach = |first: Timestamp| first.since(now) / 100 * grain + first.0;
-            match open {
-                Some(first) if end.0 <= reach(first) => {
-                    *cuts.last_mut().expect("an open cut is in the list") = *end;
-                }
-                Some(_) | None => {
-                    open = Some(*end);
-                    cuts.push(*end);
-                }
-            }
-        }
-        if cuts.len() <= most {
-            return cuts;
-        }
-        grain = (grain * 3 / 2).max(grain + 1);
+    fn license_mut(&mut self, slot: usize, license: usize) -> &mut u32 {
+        &mut self.licenses[self.slots[slot].row * self.kinds_of_licenses + license]
     }
 }
 

@@ -74,17 +74,12 @@ fn take(
         Packing::BestFit | Packing::FirstFit => (least..=ground.most[gpu]).collect(),
     };
     let goal = chosen.len() + wanted;
-    let at_least = |level: u32| {
-        let mut set = nodes.clone();
-        calendar.keep_with(wish.slot, gpu, level, &mut set);
-        set
-    };
+    let mut bucket = NodeSet::default();
     for level in levels {
-        let mut bucket = at_least(level);
-        if bucket.is_empty() {
+        // Mostly the calendar's counts say that no node has just so many.
+        if !calendar.keep_just(wish.slot, gpu, level, &nodes, &mut bucket) {
             continue;
         }
-        bucket.and_not_with(&at_least(level + 1));
         best(calendar, wish.slot, packing, &bucket, goal - chosen.len(), fits, chosen);
         if chosen.len() >= goal {
             return;

@@ -1,5 +1,9 @@
 //! The ground of a pass: the nodes of a view on the axes, the calendar over them, and the search
 //! for a place in it.
+//!
+//! - `later`: places at later times, and promises booked, lifted and moved
+
+mod later;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +14,7 @@ use muster_model::{NodeId, Timestamp};
 use crate::state::Facts;
 
 use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
-use super::calendar::{Calendar, Fuel};
+use super::calendar::{Calendar, Fuel, Want};
 use super::choose::{self, Wish};
 use super::demand::{Demand, Uniform};
 use super::gather::{Rooms, gather};
@@ -33,7 +37,9 @@ pub struct Ground<'a> {
     /// The most that a node has, by axis.
     pub most: Vec<u32>,
     /// Nodes that nobody further down the queue may have.
-    pub closed: NodeSet,
+    closed: NodeSet,
+    /// There are such nodes.
+    closes: bool,
 }
 
 /// What a group asks of the nodes, and how far its search came.
@@ -42,9 +48,9 @@ pub struct Query {
     pub demand: Demand,
     /// Nodes in service that could be part of it as far as their nature goes.
     pub base: Arc<NodeSet>,
-    uniform: Option<(Uniform, Amounts)>,
-    /// The least that a node must have to take any part.
-    least: Amounts,
+    uniform: Option<(Uniform, Want)>,
+    /// The least that a node must have to take any part; nothing where parts are always even.
+    least: Want,
     /// Nodes of `base` are asked for different amounts.
     uneven: bool,
     /// By their place in the calendar's list.
@@ -132,18 +138,14 @@ impl Query {
         if !demand.follows_node() || smallest.first() == Some(&u32::MAX) {
             smallest = vec![0; axes];
         }
-        let mut least = Amounts::new();
-        let ones = vec![1; demand.ask.job_gres.len()];
-        let tasks = match (demand.ask.tasks, demand.ask.tasks_per_node) {
-            (None, Some(per_node)) => per_node,
-            (Some(_), _) | (None, None) => 1,
-        };
-        demand.amounts(tasks, &ones, &smallest, &mut least);
         let uniform = demand.uniform().map(|uniform| {
             let mut need = Amounts::new();
             demand.amounts(uniform.tasks, &uniform.shares, &smallest, &mut need);
-            (uniform, need)
+            (uniform, ground.calendar.want(need))
         });
+        let even = uniform.as_ref().is_some_and(|(uniform, _)| uniform.only);
+        let least = if even { Amounts::new() } else { least(&demand, &smallest) };
+        let least = ground.calendar.want(least);
         Query {
             demand,
             base,
@@ -159,6 +161,18 @@ impl Query {
             closures,
         }
     }
+}
+
+/// What a node must have to take any part; `whole`: what the smallest one has.
+fn least(demand: &Demand, whole: &[u32]) -> Amounts {
+    let ones = vec![1; demand.ask.job_gres.len()];
+    let tasks = match (demand.ask.tasks, demand.ask.tasks_per_node) {
+        (None, Some(per_node)) => per_node,
+        (Some(_), _) | (None, None) => 1,
+    };
+    let mut least = Amounts::new();
+    demand.amounts(tasks, &ones, whole, &mut least);
+    least
 }
 
 impl Query {
@@ -204,16 +218,22 @@ impl Ground<'_> {
         let to = calendar.end_slot(slot, until);
         let licenses = query.licenses_needed(start, until);
         if let Some(short) = calendar.short_of_licenses(&licenses, slot, to) {
-            return Err(short + 1);
+            // What is kept for others may be less for a later run.
+            return Err(if query.kept_licenses.is_empty() { short + 1 } else { slot + 1 });
         }
-        let mut nodes = NodeSet::clone(&query.base);
-        nodes.and_not_with(&self.closed);
+        let only = query.uniform.as_ref().filter(|(uniform, _)| uniform.only);
+        if only.is_some_and(|(uniform, want)| calendar.too_few(slot, want, uniform.nodes as usize))
+        {
+            *fuel = fuel.saturating_sub(1);
+            return Err(slot + 1);
+        }
+        let mut nodes = self.open(query);
         let meets = |c: &&Closure| until.is_none_or(|until| c.from < until) && c.until > start;
         for closure in query.closures.iter().filter(meets) {
             nodes.and_not_with(&closure.nodes);
         }
-        if let Some((uniform, need)) = &query.uniform {
-            let found = self.uniform(query, uniform, need, (slot, to), &nodes, fuel);
+        if let Some((uniform, want)) = &query.uniform {
+            let found = self.uniform(query, uniform, want, (slot, to), &nodes, fuel);
             match found {
                 Ok(parts) => return Ok(parts),
                 Err(next) if uniform.only => return Err(next),
@@ -232,7 +252,7 @@ impl Ground<'_> {
                 *fuel = fuel.saturating_sub(1);
                 query.demand.amounts(uniform.tasks, &uniform.shares, size, &mut amounts);
                 if amounts.iter().all(|(axis, n)| size[*axis] >= *n) {
-                    found += query.base.count_common(nodes);
+                    found += query.base.up_to_common(nodes, uniform.nodes as usize);
                 }
                 if found >= uniform.nodes as usize {
                     return true;
@@ -252,7 +272,7 @@ impl Ground<'_> {
         &self,
         query: &Query,
         uniform: &Uniform,
-        need: &Amounts,
+        want: &Want,
         (slot, to): (usize, usize),
         base: &NodeSet,
         fuel: &mut Fuel,
@@ -260,11 +280,12 @@ impl Ground<'_> {
         let calendar = &self.calendar;
         let enough = uniform.nodes as usize;
         let mut nodes = base.clone();
-        let kept = calendar.keep_fitting(need, slot, to, enough, &mut nodes, fuel);
+        let kept = calendar.keep_fitting(want, slot, to, enough, &mut nodes, fuel);
         let exact = match kept {
             Ok(exact) => exact && !query.uneven,
-            Err(short) => return Err(self.next_after(need, slot, short, enough, base)),
+            Err(short) => return Err(self.next_after(query, want, enough, (slot, short), fuel)),
         };
+        let need = &want.amounts;
         let mut amounts = Amounts::new();
         let mut looked = 0;
         let mut fits = |node: NodeId| {
@@ -325,8 +346,9 @@ impl Ground<'_> {
     fn idle(&self, query: &Query, slot: usize, to: usize) -> Option<NodeSet> {
         query.demand.ask.alone.then(|| {
             let mut idle = NodeSet::full(self.view.nodes.len());
+            let empty = self.calendar.want(vec![(SEATS, ALL_SEATS)]);
             for slot in self.calendar.window(slot, to) {
-                self.calendar.keep_likely(slot, &[(SEATS, ALL_SEATS)], &mut idle);
+                self.calendar.keep_likely(slot, &empty, &mut idle);
             }
             idle
         })
@@ -347,27 +369,19 @@ impl Ground<'_> {
         mates.iter().map(kept).collect()
     }
 
-    /// After a window was short in a slot: if that slot has not enough at all, no window over it
-    /// does either.
-    fn next_after(
-        &self,
-        need: &Amounts,
-        slot: usize,
-        short: usize,
-        enough: usize,
-        base: &NodeSet,
-    ) -> usize {
-        if short == slot {
-            return slot + 1;
+    /// The nodes that a query may have at times when no reservation closes any.
+    fn open(&self, query: &Query) -> NodeSet {
+        let mut nodes = NodeSet::clone(&query.base);
+        if self.closes {
+            nodes.and_not_with(&self.closed);
         }
-        let calendar = &self.calendar;
-        let mut nodes = base.clone();
-        let exact = calendar.keep_likely(short, need, &mut nodes);
-        let mut count = nodes.count();
-        if !exact && count >= enough && nodes.words().len() == 1 {
-            count = nodes.iter().filter(|node| calendar.has(short, *node, need)).count();
-        }
-        if count < enough { short + 1 } else { slot + 1 }
+        nodes
+    }
+
+    /// Nobody further down the queue may have these nodes.
+    pub fn close(&mut self, nodes: &NodeSet) {
+        self.closes = true;
+        self.closed.or_with(nodes);
     }
 
     fn uneven(
@@ -406,65 +420,6 @@ impl Ground<'_> {
             parts.push(Part { node, tasks, shares, amounts: taken });
         }
         Ok(parts)
-    }
-
-    /// The earliest place from a slot on, with its slot.
-    pub fn earliest(
-        &self,
-        query: &Query,
-        from: usize,
-        length: i64,
-        fuel: &mut Fuel,
-    ) -> Option<(usize, Vec<Part>)> {
-        let mut slot = from;
-        while slot < self.calendar.slots() && *fuel > 0 {
-            match self.place(query, slot, length, fuel) {
-                Ok(parts) => return Some((slot, parts)),
-                Err(next) => slot = next,
-            }
-        }
-        None
-    }
-
-    /// Takes a place in the calendar; a run that begins at `start`.
-    pub fn take(
-        &mut self,
-        parts: &[Part],
-        licenses: &[(usize, u32)],
-        start: Timestamp,
-        length: i64,
-    ) {
-        let from = self.calendar.cut(start);
-        let to = self.window_end(start, length);
-        for part in parts {
-            self.calendar.take(part.node, &part.amounts, from, to);
-        }
-        self.calendar.take_licenses(licenses, from, to);
-    }
-
-    /// Gives back what [`Ground::take`] took.
-    pub fn lift(
-        &mut self,
-        parts: &[Part],
-        licenses: &[(usize, u32)],
-        start: Timestamp,
-        length: i64,
-    ) {
-        let from = self.calendar.cut(start);
-        let to = self.window_end(start, length);
-        for part in parts {
-            self.calendar.give(part.node, &part.amounts, from, to);
-        }
-        self.calendar.give_licenses(licenses, from, to);
-    }
-
-    fn window_end(&mut self, start: Timestamp, length: i64) -> usize {
-        match end_of(start, length) {
-            // Before the calendar knows of any later time it has one slot for all of it.
-            Some(_) if self.calendar.slots() == 1 => 1,
-            Some(end) => self.calendar.cut(end),
-            None => self.calendar.slots(),
-        }
     }
 }
 
@@ -539,6 +494,7 @@ impl<'a> Ground<'a> {
             packing,
             most,
             closed: NodeSet::new(nodes),
+            closes: false,
         }
     }
 }

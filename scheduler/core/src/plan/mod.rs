@@ -83,7 +83,7 @@ pub struct Reasons {
     /// Of jobs that were looked at and stand first.
     pub jobs: BTreeMap<JobId, Reason>,
     /// Of everybody behind them, by partition name and shape.
-    pub shapes: BTreeMap<(Box<str>, Arc<Shape>), Reason>,
+    pub shapes: BTreeMap<Box<str>, BTreeMap<Arc<Shape>, Reason>>,
 }
 
 impl Reasons {
@@ -108,7 +108,7 @@ impl Reasons {
         }
         let shape = Arc::new(Shape::of(job.spec()));
         let mut names = job.spec().partitions.iter();
-        let of = |name| self.shapes.get(&(Box::clone(name), Arc::clone(&shape))).copied();
+        let of = |name| self.shapes.get(name)?.get(&shape).copied();
         names.find_map(of).unwrap_or(Reason::None)
     }
 }

@@ -1,21 +1,22 @@
 //! The order of work of one pass.
+//!
+//! - `query`: what groups ask; `keep`: promises of the pass before
+
+mod keep;
+mod query;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use muster_model::{JobId, NodeId, Placement, Reason, Seconds, TimeLimit, Timestamp};
+use muster_model::{JobId, Placement, Reason, Seconds, TimeLimit, Timestamp};
 
 use crate::command::StartWish;
-use crate::state::reserved::fence;
 use crate::state::{Row, Shape};
 
-use super::ask::Ask;
 use super::axes::{ALL_SEATS, SEATS};
 use super::build;
-use super::calendar::Ending;
-use super::demand::Demand;
-use super::ground::{Closure, FOREVER, Ground, KeptLicenses, Part, Query, end_of};
-use super::nodeset::NodeSet;
+use super::calendar::{Ending, Taken};
+use super::ground::{FOREVER, Ground, Part, Query, end_of};
 use super::order::{Turn, turn};
 use super::policy::{Backfill, Policy};
 use super::sieve::Sieve;
@@ -33,10 +34,10 @@ struct Pass<'a> {
     queries: Vec<Option<usize>>,
     asked: Vec<Result<Query, Reason>>,
     sieve: Sieve<'a>,
-    /// Rows of nodes that starts of this pass took something of.
-    rows: BTreeMap<NodeId, Row>,
+    /// Rows of nodes that starts of this pass took something of, by `NodeId`.
+    rows: Vec<Option<Box<Row>>>,
     /// What starts of this pass will give back, until the calendar is extended.
-    endings: Vec<Ending>,
+    endings: Vec<(Timestamp, Part)>,
     extended: bool,
     throttles: BTreeMap<JobId, u32>,
     /// Shadows by partition.
@@ -45,7 +46,10 @@ struct Pass<'a> {
     started: BTreeSet<JobId>,
     /// Partitions in which somebody was blocked for want of resources.
     blocked: BTreeSet<u32>,
-    settled: BTreeMap<usize, Reason>,
+    /// By query.
+    settled: Vec<Option<Reason>>,
+    /// Of heads, the latest last.
+    reasons: Vec<(JobId, Reason)>,
     plan: Plan,
     fuel: u64,
 }
@@ -66,11 +70,11 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         policy,
         now,
         ground: Ground::new(view, now, policy.packing),
-        kinds: kinds(view),
+        kinds: query::kinds(view),
         queries: vec![None; view.groups.len()],
         asked: Vec::new(),
         sieve: Sieve::default(),
-        rows: BTreeMap::new(),
+        rows: vec![None; view.nodes.len()],
         endings: Vec::new(),
         extended: false,
         throttles: view.throttles.clone(),
@@ -78,7 +82,8 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         shadowed: BTreeSet::new(),
         started: BTreeSet::new(),
         blocked: BTreeSet::new(),
-        settled: BTreeMap::new(),
+        settled: Vec::new(),
+        reasons: Vec::new(),
         plan: Plan::default(),
         fuel,
     };
@@ -90,6 +95,7 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
     }
     pass.plan.fuel_used = fuel - pass.fuel;
     pass.explain(&cursors);
+    pass.plan.reasons.jobs = pass.reasons.into_iter().collect();
     pass.plan
 }
 
@@ -183,7 +189,7 @@ impl<'a> Pass<'a> {
         self.give_reason(index, group, head);
         if self.policy.backfill == Backfill::Off {
             let Ok(query) = &self.asked[index] else { return Step::Done };
-            self.ground.closed.or_with(&query.base);
+            self.ground.close(&query.base);
             return Step::Done;
         }
         let partition = group.partition as usize;
@@ -193,7 +199,7 @@ impl<'a> Pass<'a> {
         if self.shadowed.contains(&head.job) {
             return Step::Next;
         }
-        self.extend();
+        self.extend(&[]);
         match self.promise(index, group, head, length) {
             true => Step::Next,
             false => Step::Done,
@@ -244,7 +250,7 @@ impl<'a> Pass<'a> {
         let mut slices = Vec::with_capacity(parts.len());
         for part in parts.iter().filter(|part| part.tasks > 0) {
             let node = &self.view.nodes[part.node.0 as usize];
-            let row = self.rows.get(&part.node).unwrap_or(&node.free);
+            let row = self.rows[part.node.0 as usize].as_deref().unwrap_or(&node.free);
             let Some(slice) = build::slice(&query.demand.ask, part, node, row) else {
                 return false;
             };
@@ -252,7 +258,8 @@ impl<'a> Pass<'a> {
         }
         for slice in &slices {
             let node = &self.view.nodes[slice.node.0 as usize];
-            let row = self.rows.entry(slice.node).or_insert_with(|| Row::clone(&node.free));
+            let row = self.rows[slice.node.0 as usize]
+                .get_or_insert_with(|| Box::new(Row::clone(&node.free)));
             row.take(&node.facts, slice);
         }
         let licenses = query.licenses.clone();
@@ -260,8 +267,7 @@ impl<'a> Pass<'a> {
         if !self.extended
             && let Some(end) = end_of(self.now, length)
         {
-            let ending = |part: Part| Ending { end, node: part.node, amounts: part.amounts };
-            self.endings.extend(parts.into_iter().map(ending));
+            self.endings.extend(parts.into_iter().map(|part| (end, part)));
         }
         if let Some(left) = head.throttled_by.and_then(|a| self.throttles.get_mut(&a)) {
             *left = left.saturating_sub(1);
@@ -274,19 +280,24 @@ impl<'a> Pass<'a> {
         true
     }
 
-    /// Makes the calendar know the future.
-    fn extend(&mut self) {
+    /// Makes the calendar know the future, and what was promised before.
+    fn extend(&mut self, taken: &[Taken<'_>]) {
         if self.extended {
             return;
         }
         self.extended = true;
         let later = Timestamp(self.now.0 + OVERDUE_MS);
-        self.endings.extend(self.view.kept.iter().filter_map(|(node, end)| {
-            let amounts = vec![(SEATS, ALL_SEATS)];
-            Some(Ending { end: (*end)?.max(later), node: *node, amounts })
+        let (mut endings, licenses) = self.view.endings(self.now);
+        let alone = &[(SEATS, ALL_SEATS)];
+        endings.extend(self.view.kept.iter().filter_map(|(node, end)| {
+            Some(Ending { end: (*end)?.max(later), node: *node, amounts: alone })
         }));
-        let endings = self.view.running.iter().chain(&self.endings).collect();
-        self.ground.calendar.extend(endings, &self.view.running_licenses);
+        endings.extend(self.endings.iter().map(|(end, part)| Ending {
+            end: *end,
+            node: part.node,
+            amounts: &part.amounts,
+        }));
+        self.ground.calendar.extend_with(endings, licenses, taken);
         // Starts are looked for where something changes: where reservations begin and end, too.
         for reserved in &self.view.reservations {
             for (from, until) in reserved.windows.iter().take(2) {
@@ -320,157 +331,14 @@ impl<'a> Pass<'a> {
         true
     }
 
-    /// Starts from the promises of the last pass: each is lifted out and put where it now fits
-    /// first, in the order of the queue; whoever has none is put in behind.
-    fn keep_promises(&mut self, cursors: &mut [usize]) {
-        self.extend();
-        let mut turns = self.turns();
-        let mut waiting: Vec<(usize, Head)> = Vec::new();
-        while let Some(Turn { group, .. }) = turns.pop() {
-            let at = group.0;
-            waiting.push((at, self.view.groups[at].heads[cursors[at]]));
-            cursors[at] += 1;
-            turns.extend(self.turn(at, cursors[at]));
-        }
-        let waits: BTreeSet<JobId> = waiting.iter().map(|(_, head)| head.job).collect();
-        let mut kept: BTreeMap<JobId, &Shadow> = BTreeMap::new();
-        let still = |s: &&Shadow| waits.contains(&s.job) && s.start >= self.now;
-        for shadow in self.view.promised.iter().filter(still) {
-            kept.insert(shadow.job, shadow);
-        }
-        let licensed: BTreeMap<JobId, usize> =
-            waiting.iter().map(|(at, head)| (head.job, self.query(*at))).collect();
-        for (job, shadow) in &kept {
-            let licenses = self.licenses(licensed[job]);
-            self.ground.take(&shadow.parts, &licenses, shadow.start, shadow.length);
-        }
-        for (at, head) in waiting {
-            if self.spent() {
-                return;
-            }
-            self.settle(at, head, kept.get(&head.job).copied());
-        }
-    }
-
-    fn licenses(&self, index: usize) -> Vec<(usize, u32)> {
-        self.asked[index].as_ref().map_or_else(|_| Vec::new(), |query| query.licenses.clone())
-    }
-
-    /// One waiting job and the promise it has.
-    fn settle(&mut self, at: usize, head: Head, kept: Option<&Shadow>) {
-        let group = &self.view.groups[at];
-        let full = head.throttled_by.is_some_and(|array| self.throttles.get(&array) == Some(&0));
-        if self.started.contains(&head.job) || self.shadowed.contains(&head.job) || full {
-            return;
-        }
-        let index = self.query(at);
-        let length = length_of(&group.shape);
-        let licenses = self.licenses(index);
-        if let Some(shadow) = kept {
-            if !self.view.released && shadow.start > self.now {
-                self.shadowed.insert(head.job);
-                self.plan.shadows.push(shadow.clone());
-                self.give_reason(index, group, head);
-                return;
-            }
-            self.ground.lift(&shadow.parts, &licenses, shadow.start, shadow.length);
-        }
-        let Pass { asked, ground, fuel, .. } = self;
-        let found = match &asked[index] {
-            Ok(query) => ground.earliest(query, 0, length, fuel),
-            Err(_) => None,
-        };
-        match found {
-            Some((0, parts)) if self.start(index, group, head, parts.clone(), length, None) => {}
-            Some((slot, parts)) => {
-                let start = self.ground.calendar.start(slot);
-                self.ground.take(&parts, &licenses, start, length);
-                self.shadowed.insert(head.job);
-                let (job, partition) = (head.job, group.partition);
-                self.plan.shadows.push(Shadow { job, partition, start, length, parts });
-                self.give_reason(index, group, head);
-            }
-            None => self.give_reason(index, group, head),
-        }
-    }
-
-    /// The query of a group, which is made when it is first looked at.
-    fn query(&mut self, at: usize) -> usize {
-        let kind = self.kinds[at];
-        if let Some(index) = self.queries[kind] {
-            return index;
-        }
-        let view = self.view;
-        let asked = self.ask(&view.groups[kind]);
-        self.asked.push(asked);
-        self.queries[kind] = Some(self.asked.len() - 1);
-        self.asked.len() - 1
-    }
-
-    fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
-        let row = &self.view.partitions[group.partition as usize];
-        if !row.starts() {
-            return Err(match row.partition.state {
-                muster_model::PartitionState::Inactive => Reason::PartitionInactive,
-                muster_model::PartitionState::Up
-                | muster_model::PartitionState::Down
-                | muster_model::PartitionState::Drain => Reason::PartitionDown,
-            });
-        }
-        let mut licenses = Vec::with_capacity(group.shape.licenses.len());
-        for (name, count) in &group.shape.licenses {
-            let at = self.view.licenses.iter().position(|l| l.name == *name);
-            licenses.push((at.ok_or(Reason::Licenses)?, *count));
-        }
-        let ask = Ask::new(&group.shape.request, &row.partition);
-        let demand = Demand::new(ask, &self.ground.axes).ok_or(Reason::ReqNodeNotAvail)?;
-        let fence = fence(&self.view.reservations, group.shape.reservation.as_deref())
-            .ok_or(Reason::Reservation)?;
-        let nodes = self.view.nodes.len();
-        let base = self.sieve.pass(self.view, group, &demand, fence.only);
-        let mut closures: Vec<Closure> = Vec::new();
-        for reserved in fence.closed.iter().filter(|r| !r.nodes.is_empty()) {
-            let set = NodeSet::of(nodes, reserved.nodes.iter().copied());
-            let of = |(from, until): &(Timestamp, Timestamp)| Closure {
-                from: *from,
-                until: *until,
-                nodes: set.clone(),
-            };
-            closures.extend(reserved.windows.iter().map(of));
-        }
-        if let Some((from, until)) = fence.within {
-            let all = || NodeSet::clone(&base);
-            closures.push(Closure { from: Timestamp(i64::MIN), until: from, nodes: all() });
-            closures.push(Closure { from: until, until: Timestamp(i64::MAX), nodes: all() });
-        }
-        let license = |name: &str| self.view.licenses.iter().position(|l| *l.name == *name);
-        let mut kept: Vec<KeptLicenses> = Vec::new();
-        for (name, _) in &group.shape.licenses {
-            for reserved in fence.closed.iter().filter(|r| !r.licenses.is_empty()) {
-                let of = reserved.licenses.iter().filter(|(n, _)| n == name);
-                for (count, window) in
-                    of.flat_map(|(_, n)| reserved.windows.iter().map(move |w| (n, w)))
-                {
-                    let license = license(name).ok_or(Reason::Licenses)?;
-                    let (from, until) = *window;
-                    kept.push(KeptLicenses { from, until, license, count: *count });
-                }
-            }
-        }
-        let since = group.heads.first().map_or(self.now, |head| head.eligible_at);
-        let mut query = Query::new(demand, base, licenses, closures, since, &self.ground);
-        query.kept_licenses = kept;
-        Ok(query)
-    }
-
     /// Notes why a head waits. The first in its partition that lacks resources waits for those,
     /// the others for their turn.
     fn give_reason(&mut self, index: usize, group: &Group, head: Head) {
         let reason = self.reason(index);
         let first = reason != Reason::Resources || self.blocked.insert(group.partition);
         let own = if first { reason } else { Reason::Priority };
-        self.plan.reasons.jobs.insert(head.job, own);
-        self.settled.insert(index, reason);
+        self.reasons.push((head.job, own));
+        self.settled[index] = Some(reason);
     }
 
     fn reason(&mut self, index: usize) -> Reason {
@@ -496,38 +364,27 @@ impl<'a> Pass<'a> {
 
     /// Reasons for everybody behind the heads that were looked at.
     fn explain(&mut self, cursors: &[usize]) {
+        // Groups of a partition stand mostly in the order of their shapes: a map is sooner made of
+        // all of them than one by one.
+        let mut by_partition: Vec<Vec<(Arc<Shape>, Reason)>> =
+            vec![Vec::new(); self.view.partitions.len()];
         let waiting = (0..self.view.groups.len()).zip(cursors);
         for (at, cursor) in waiting {
             let group = &self.view.groups[at];
             if *cursor >= group.heads.len() && !group.more {
                 continue;
             }
-            let known = self.queries[self.kinds[at]].and_then(|index| self.settled.get(&index));
+            let known = self.queries[self.kinds[at]].and_then(|index| self.settled[index]);
             let reason = match known {
                 Some(Reason::Resources) | None => Reason::Priority,
-                Some(reason) => *reason,
+                Some(reason) => reason,
             };
-            let name = self.view.partitions[group.partition as usize].partition.name.clone();
-            self.plan.reasons.shapes.insert((name, Arc::clone(&group.shape)), reason);
+            by_partition[group.partition as usize].push((Arc::clone(&group.shape), reason));
         }
+        let named = self.view.partitions.iter().zip(by_partition).filter(|(_, of)| !of.is_empty());
+        self.plan.reasons.shapes =
+            named.map(|(row, of)| (row.partition.name.clone(), of.into_iter().collect())).collect();
     }
-}
-
-/// Groups that ask the same of the nodes stand side by side, one for each limit and expected run
-/// time: the first of each such run, by group.
-fn kinds(view: &View) -> Vec<usize> {
-    let same = |a: &Group, b: &Group| {
-        a.partition == b.partition
-            && Arc::ptr_eq(&a.shape.request, &b.shape.request)
-            && a.shape.licenses == b.shape.licenses
-            && a.shape.reservation == b.shape.reservation
-    };
-    let mut out: Vec<usize> = Vec::with_capacity(view.groups.len());
-    for (at, group) in view.groups.iter().enumerate() {
-        let before = at.checked_sub(1).filter(|n| same(&view.groups[*n], group));
-        out.push(before.map_or(at, |n| out[n]));
-    }
-    out
 }
 
 /// How long a job of this shape may run, milliseconds.

@@ -10,13 +10,11 @@ use std::sync::Arc;
 use muster_model::{JobId, NodeId, Partition, PartitionState, Timestamp};
 
 use crate::config::PriorityWeights;
-use crate::lifecycle::Phase;
 use crate::priority::Base;
 use crate::state::dependency::array_standing;
-use crate::state::index::remaining_slices;
 use crate::state::reserved::{ReservedView, reserved_view};
 use crate::state::{
-    Array, Entry, Facts, GroupKey, Node, PartitionRow, Row, Shape, State, Topology, Wiring,
+    Array, Endings, Entry, Facts, GroupKey, Node, PartitionRow, Row, Shape, State, Topology, Wiring,
 };
 
 use super::Shadow;
@@ -42,9 +40,7 @@ pub struct View {
     pub throttles: BTreeMap<JobId, u32>,
     pub licenses: Vec<ViewLicense>,
     /// What jobs hold and when they must give it back; empty if the policy promises nothing.
-    pub running: Vec<Ending>,
-    /// Licences that jobs hold, likewise.
-    pub running_licenses: Vec<LicenseEnding>,
+    pub running: Endings,
     pub topology: Arc<Topology>,
     /// Nodes that running jobs keep everybody else out of (`--exclusive=topo`), and until when; `None`: without end.
     pub kept: Vec<(NodeId, Option<Timestamp>)>,
@@ -120,6 +116,28 @@ impl ViewPartition {
     }
 }
 
+impl View {
+    /// What running jobs give back, as a calendar at `now` takes it.
+    #[must_use]
+    pub fn endings(&self, now: Timestamp) -> (Vec<Ending<'_>>, Vec<LicenseEnding>) {
+        let later = Timestamp(now.0 + OVERDUE_MS);
+        let mut nodes = Vec::with_capacity(self.running.len());
+        let mut licenses = Vec::new();
+        for release in self.running.iter() {
+            let end = release.end.max(later);
+            for (node, amounts) in &release.nodes {
+                nodes.push(Ending { end, node: *node, amounts });
+            }
+            for (name, count) in &release.licenses {
+                if let Some(license) = self.licenses.iter().position(|l| l.name == *name) {
+                    licenses.push(LicenseEnding { end, license, count: *count });
+                }
+            }
+        }
+        (nodes, licenses)
+    }
+}
+
 /// Copies what a pass at `now` under this policy needs.
 #[must_use]
 pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
@@ -153,11 +171,8 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
         let used = state.derived.licenses_used.get(name).copied().unwrap_or(0);
         ViewLicense { name: name.clone(), total: *total, free: total.saturating_sub(used) }
     };
-    let licenses: Vec<ViewLicense> = state.config.licenses.iter().map(license).collect();
-    let (mut running, mut running_licenses) = (Vec::new(), Vec::new());
-    if policy.shadows > 0 && policy.backfill != Backfill::Off {
-        (running, running_licenses) = endings(state, now, &licenses);
-    }
+    let licenses = state.config.licenses.iter().map(license).collect();
+    let promises = policy.shadows > 0 && policy.backfill != Backfill::Off;
     let (cluster_cpus, cluster_gpus) = totals(state);
     View {
         now,
@@ -174,8 +189,7 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
             .collect(),
         groups,
         licenses,
-        running,
-        running_licenses,
+        running: if promises { state.derived.endings.clone() } else { Endings::default() },
         topology: Arc::clone(&state.derived.topology),
         kept: kept(state),
         reservations: reserved_view(state, now),
@@ -228,32 +242,6 @@ fn kept(state: &State) -> Vec<(NodeId, Option<Timestamp>)> {
 
 /// A job past its end is on its way out: it is expected to be gone so much later.
 pub(super) const OVERDUE_MS: i64 = 1000;
-
-/// When jobs give back what they hold.
-fn endings(
-    state: &State,
-    now: Timestamp,
-    licenses: &[ViewLicense],
-) -> (Vec<Ending>, Vec<LicenseEnding>) {
-    let axes = &state.derived.axes;
-    let (mut nodes, mut kept) = (Vec::new(), Vec::new());
-    let jobs = state.derived.holding.iter().filter_map(|id| state.jobs.get(id));
-    for job in jobs {
-        let Some(held) = job.phase.allocation() else { continue };
-        let leaves = matches!(job.phase, Phase::Completing { .. });
-        let end = if leaves { Some(now) } else { held.end_at };
-        let Some(end) = end.map(|end| end.max(Timestamp(now.0 + OVERDUE_MS))) else { continue };
-        for slice in remaining_slices(job) {
-            nodes.push(Ending { end, node: slice.node, amounts: axes.taken(slice) });
-        }
-        for (name, count) in &job.spec.licenses {
-            if let Some(license) = licenses.iter().position(|l| l.name == *name) {
-                kept.push(LicenseEnding { end, license, count: *count });
-            }
-        }
-    }
-    (nodes, kept)
-}
 
 /// Jobs whose time came since the last fact: the queue itself moves on with facts only.
 fn due(state: &State, now: Timestamp, most: usize) -> BTreeMap<GroupKey, Vec<(Timestamp, Entry)>> {

@@ -153,8 +153,8 @@ fn reason(survey: &Survey, plan: &Plan) -> Reason {
     }
     let groups = view.groups.iter().filter(|g| g.heads.iter().any(|h| h.job == subject.job));
     let known = groups.filter_map(|group| {
-        let name = view.partitions[group.partition as usize].partition.name.clone();
-        plan.reasons.shapes.get(&(name, group.shape.clone())).copied()
+        let name = &view.partitions[group.partition as usize].partition.name;
+        plan.reasons.shapes.get(name)?.get(&group.shape).copied()
     });
     // The best that one of its partitions has to say: nothing but others is in the way.
     known.max_by_key(|reason| *reason == Reason::Priority).unwrap_or(Reason::Priority)

@@ -10,6 +10,7 @@ use crate::plan::axes::Axes;
 use crate::plan::units::UnitTable;
 
 use super::dependency::{Standing, TermState, array_standing, standing};
+use super::endings::{Release, end_of};
 use super::job::{Array, Entry, Job};
 use super::queue::{Place, Surroundings};
 use super::topology::Topology;
@@ -45,6 +46,9 @@ impl State {
             self.derived.interned.keep(&mut job.spec);
             job.place = Place::Nowhere;
             self.derived.add_job(job);
+            if let Some(release) = Release::of(job, &self.derived.axes) {
+                self.derived.endings.put(release);
+            }
             for slice in remaining_slices(job) {
                 self.nodes[slice.node.0 as usize].hold(job.id, slice);
             }
@@ -90,8 +94,13 @@ impl State {
         derived.remove_job(job);
         let names_changed = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
         let before = Arc::clone(&job.spec);
+        let held = (end_of(job), remaining_slices(job).count());
         change(job);
         derived.add_job(job);
+        let holds = (end_of(job), remaining_slices(job).count());
+        if held != holds || before.licenses != job.spec.licenses {
+            derived.move_ending(held.0, job);
+        }
         derived.place_job(rows, *clock, job);
         let now = (job.phase.is_active(), job.phase.is_ended(), job.spec.name.clone());
         if names_changed != now {
@@ -123,6 +132,7 @@ impl State {
 
     pub(crate) fn insert_job(&mut self, mut job: Job) {
         self.derived.add_job(&job);
+        self.derived.move_ending(None, &job);
         let rows = Rows { partitions: &self.partitions, reservations: &self.reservations };
         self.derived.place_job(rows, self.clock, &mut job);
         let spec = Arc::clone(&job.spec);
@@ -145,6 +155,9 @@ impl State {
             let of = (&*job.spec, job.expected);
             self.derived.unplace(&self.partitions, entry, of, &mut job.place);
             self.derived.remove_job(&job);
+            if let Some(end) = end_of(&job) {
+                self.derived.endings.take(end, id);
+            }
         }
     }
 
@@ -265,6 +278,16 @@ impl Derived {
     ) {
         self.queue.take(partitions, entry, of, *place);
         *place = Place::Nowhere;
+    }
+
+    /// After what a job holds, or until when, changed.
+    fn move_ending(&mut self, before: Option<Timestamp>, job: &Job) {
+        if let Some(end) = before {
+            self.endings.take(end, job.id);
+        }
+        if let Some(release) = Release::of(job, &self.axes) {
+            self.endings.put(release);
+        }
     }
 
     fn add_job(&mut self, job: &Job) {

@@ -10,10 +10,12 @@
 //! - `queue`: ready jobs by group; `dependency`: terms and what settles them
 //! - `habits`: what finished jobs taught; `topology`: the network between nodes, compiled
 //! - `reserved`: what reservations close, and to whom
+//! - `endings`: what running jobs will give back
 //! - `index`: what is derived from one job, put in and taken out; `interned`: shared parts of specs
 //! - `read`: questions that queries ask
 
 pub mod dependency;
+pub mod endings;
 pub mod habits;
 pub(crate) mod index;
 pub mod interned;
@@ -36,6 +38,7 @@ use crate::config::{ClusterConfig, Limits, PriorityWeights};
 use crate::plan::axes::Axes;
 
 pub use dependency::{Standing, TermState};
+pub use endings::{Endings, Release};
 pub use habits::{Asked, Habit, Habits, Past};
 pub use interned::Interned;
 pub use job::{Array, Entry, Job, JobView, Unstarted};
@@ -87,6 +90,8 @@ pub struct Derived {
     pub ends: BTreeSet<(Timestamp, JobId)>,
     /// Jobs that hold resources.
     pub holding: BTreeSet<JobId>,
+    /// What they hold, by when they must give it back; jobs without an end are not in it.
+    pub endings: Endings,
     /// What the planner counts on nodes.
     pub axes: Arc<Axes>,
     /// Ended and still visible, oldest first; arrays without a task of their own too.

@@ -221,9 +221,7 @@ impl Row {
     pub(crate) fn give(&mut self, facts: &Facts, slice: &Slice) {
         // What a smaller config took away does not come back.
         let whole = &facts.whole;
-        for cpu in slice.cpus.iter().filter(|cpu| whole.cpus.contains(*cpu)) {
-            self.cpus.insert(cpu);
-        }
+        self.cpus.add(&slice.cpus.common(&whole.cpus));
         self.memory_mib = (self.memory_mib + slice.memory_mib).min(whole.memory_mib);
         for held in &slice.gres {
             let at = facts.slots.iter().position(|s| s.kind == held.kind);
@@ -237,7 +235,7 @@ impl Row {
     /// Whether a slice's exact resources are free.
     #[must_use]
     pub fn covers(&self, facts: &Facts, slice: &Slice) -> bool {
-        slice.cpus.iter().all(|cpu| self.cpus.contains(cpu))
+        self.cpus.covers(&slice.cpus)
             && slice.memory_mib <= self.memory_mib
             && slice.gres.iter().all(|held| {
                 let at = facts.slots.iter().position(|s| s.kind == held.kind);

@@ -2,6 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::super::axes::ALL_SEATS;
+use super::super::nodeset::NodeSet;
+use super::extend::cuts;
 use super::*;
 
 const NODES: usize = 5;
@@ -48,6 +51,19 @@ fn left(running: &[Hold], later: &[Hold], node: u32, at: i64) -> Option<Vec<u32>
     free.into_iter().map(|n| u32::try_from(n).ok()).collect()
 }
 
+fn ending(hold: &Hold) -> Ending<'_> {
+    Ending { end: Timestamp(hold.until), node: NodeId(hold.node), amounts: &hold.amounts }
+}
+
+fn promise(hold: &Hold) -> Taken<'_> {
+    Taken {
+        start: Timestamp(hold.from),
+        until: Some(Timestamp(hold.until)),
+        nodes: vec![(NodeId(hold.node), &hold.amounts)],
+        licenses: &[],
+    }
+}
+
 proptest! {
     #[test]
     fn it_knows_what_a_plain_list_knows(
@@ -64,13 +80,9 @@ proptest! {
         let start = |node| left(&running, &[], node, 0).expect("checked");
         let free: Vec<u32> = (0..NODES as u32).flat_map(start).collect();
         let mut calendar = Calendar::new(Timestamp(0), AXES, free, &MOST, Vec::new());
-        let ending = |h: &Hold| Ending {
-            end: Timestamp(h.until),
-            node: NodeId(h.node),
-            amounts: h.amounts.clone(),
-        };
-        let endings: Vec<Ending> = running.iter().map(ending).collect();
-        calendar.extend(endings.iter().collect(), &[]);
+        let mut told = calendar.clone();
+        let endings: Vec<Ending<'_>> = running.iter().map(ending).collect();
+        calendar.extend(endings.clone(), Vec::new());
         let mut taken: Vec<Hold> = Vec::new();
         for hold in &later {
             let mut more = taken.clone();
@@ -82,6 +94,15 @@ proptest! {
             let from = calendar.cut(Timestamp(hold.from));
             let to = calendar.cut(Timestamp(hold.until));
             calendar.take(NodeId(hold.node), &hold.amounts, from, to);
+        }
+        told.extend_with(endings, Vec::new(), &taken.iter().map(promise).collect::<Vec<_>>());
+        prop_assert!(told.holds() && calendar.holds());
+        prop_assert_eq!(told.slots(), calendar.slots());
+        for slot in 0..told.slots() {
+            prop_assert_eq!(told.start(slot), calendar.start(slot));
+            for node in (0..NODES as u32).map(NodeId) {
+                prop_assert_eq!(told.free(slot, node), calendar.free(slot, node));
+            }
         }
         // What is given back leaves no trace but a cut.
         if let Some(hold) = taken.pop() {
@@ -100,7 +121,8 @@ proptest! {
                 })
             };
             let mut nodes = NodeSet::full(NODES);
-            let kept = calendar.keep_fitting(&need, slot, to, 0, &mut nodes, &mut 1_000_000);
+            let want = calendar.want(need.clone());
+            let kept = calendar.keep_fitting(&want, slot, to, 0, &mut nodes, &mut 1_000_000);
             let exact = kept.expect("no number of nodes was asked for");
             for node in 0..NODES as u32 {
                 let told = calendar.has_throughout(slot, to, NodeId(node), &need);
@@ -109,6 +131,21 @@ proptest! {
                 prop_assert!(likely >= told, "a node that fits is likely");
                 prop_assert!(!exact || likely == told, "an exact answer is exact");
             }
+            let fitting = (0..NODES as u32).filter(|node| holds(*node)).count();
+            let short = calendar.last_too_few(&want, slot, to, fitting, &mut 1_000_000);
+            prop_assert_eq!(short, None, "so many fit throughout");
+            let mut same = NodeSet::default();
+            for axis in 0..AXES {
+                let amount = calendar.free(slot, NodeId(0))[axis];
+                for amount in [0, amount, (amount + 1).min(MOST[axis])] {
+                    let has = |node: &NodeId| calendar.free(slot, *node)[axis] == amount;
+                    let equal = NodeSet::of(NODES, (0..NODES as u32).map(NodeId).filter(has));
+                    let all = NodeSet::full(NODES);
+                    let found = calendar.keep_just(slot, axis, amount, &all, &mut same);
+                    prop_assert_eq!(found, !equal.is_empty());
+                    prop_assert!(!found || same == equal, "{} on axis {}", amount, axis);
+                }
+            }
         }
     }
 }
@@ -116,10 +153,10 @@ proptest! {
 #[test]
 fn with_many_ends_cuts_are_finer_near_now_and_never_early() {
     let ends: Vec<Timestamp> = (1..5000).map(|n| Timestamp(n * 1000)).collect();
-    let cuts = cuts(&ends, Timestamp(0), 50);
-    assert!(cuts.len() <= 50 && cuts.len() > 20, "{}", cuts.len());
-    assert_eq!(cuts.last(), ends.last());
-    let gaps: Vec<i64> = cuts.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    let made = cuts(&ends, Timestamp(0), 50);
+    assert!(made.len() <= 50 && made.len() > 20, "{}", made.len());
+    assert_eq!(made.last(), ends.last());
+    let gaps: Vec<i64> = made.windows(2).map(|pair| pair[1].since(pair[0])).collect();
     assert!(gaps.first() < gaps.last());
-    assert_eq!(super::cuts(&ends[..40], Timestamp(0), 50), &ends[..40], "few are exact");
+    assert_eq!(cuts(&ends[..40], Timestamp(0), 50), &ends[..40], "few are exact");
 }

@@ -102,7 +102,8 @@ pub(super) fn funnels(
 ) -> Vec<Funnel> {
     let view = &survey.view;
     let mut ground = Ground::new(view, now, policy.packing);
-    ground.calendar.extend(view.running.iter().collect(), &view.running_licenses);
+    let (endings, licenses) = view.endings(now);
+    ground.calendar.extend(endings, licenses);
     let slots = ground.calendar.slots();
     for slice in plan.starts.iter().flat_map(|wish| &wish.placement.slices) {
         ground.calendar.take(slice.node, &view.axes.taken(slice), 0, slots);
