@@ -78,7 +78,7 @@ impl CpuSet {
 
     /// The CPUs that both have.
     #[must_use]
-    pub fn common(&self, other: &CpuSet) -> CpuSet {
+    pub fn intersection(&self, other: &CpuSet) -> CpuSet {
         CpuSet::from_words(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
     }
 
@@ -276,7 +276,7 @@ mod tests {
         assert!(set.contains(65) && !set.contains(1));
         assert!(!set.overlaps(&CpuSet::first(64)));
         assert!(set.covers(&set) && !set.covers(&CpuSet::first(1)));
-        assert_eq!(set.common(&CpuSet::first(64)), CpuSet::default());
+        assert_eq!(set.intersection(&CpuSet::first(64)), CpuSet::default());
         assert_eq!([63, 64, 127].into_iter().collect::<CpuSet>().iter().sum::<u32>(), 254);
     }
 

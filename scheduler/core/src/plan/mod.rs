@@ -16,6 +16,7 @@
 //! - `choose`: which nodes of those that fit; `gather`: uneven requests; `topology`: which switch
 //! - `build`, `units`: the exact CPUs and GPUs of a start
 //! - `pass`: the order of work; `fits`: whether a request could ever be served
+//! - `reasons`: why those wait that were not started
 //! - `why`: the same questions asked about one job, for people
 
 pub mod ask;
@@ -31,23 +32,21 @@ pub mod nodeset;
 mod order;
 mod pass;
 pub mod policy;
+pub mod reasons;
 mod sieve;
 pub mod topology;
 pub mod units;
 pub mod view;
 pub mod why;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use muster_model::{JobId, Reason, Timestamp};
+use muster_model::{JobId, Timestamp};
 
 use crate::command::StartWish;
-use crate::state::{JobView, Shape, State};
 
 pub use ground::Part;
 pub use pass::plan;
 pub use policy::{ALL, Backfill, Order, Packing, Policy};
+pub use reasons::{Reasons, ShapeReasons};
 pub use view::{Group, Head, View, view};
 
 /// Fuel for a pass over any cluster we aim at: about a second of work.
@@ -75,40 +74,4 @@ pub struct Shadow {
     /// Milliseconds; [`ground::FOREVER`]: no limit.
     pub length: i64,
     pub parts: Vec<Part>,
-}
-
-/// The last pass's opinion of what waits. Kept beside the state, never in it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reasons {
-    /// Of jobs that were looked at and stand first.
-    pub jobs: BTreeMap<JobId, Reason>,
-    /// Of everybody behind them, by partition name and shape.
-    pub shapes: BTreeMap<Box<str>, BTreeMap<Arc<Shape>, Reason>>,
-}
-
-impl Reasons {
-    /// Why this waits: what the job itself says first, then the last pass's opinion.
-    #[must_use]
-    pub fn of(&self, state: &State, job: JobView<'_>, now: Timestamp) -> Reason {
-        if let Some(reason) = state.static_reason(job, now) {
-            return reason;
-        }
-        let own = match job {
-            JobView::Single(job) | JobView::Task(job) if !job.phase.is_pending() => {
-                return Reason::None;
-            }
-            JobView::Single(job) | JobView::Task(job) => self.jobs.get(&job.id),
-            JobView::ArrayRest(array) => {
-                let first = view::startable(array, 1);
-                first.first().and_then(|id| self.jobs.get(id))
-            }
-        };
-        if let Some(reason) = own {
-            return *reason;
-        }
-        let shape = Arc::new(Shape::of(job.spec()));
-        let mut names = job.spec().partitions.iter();
-        let of = |name| self.shapes.get(name)?.get(&shape).copied();
-        names.find_map(of).unwrap_or(Reason::None)
-    }
 }

@@ -364,8 +364,6 @@ impl<'a> Pass<'a> {
 
     /// Reasons for everybody behind the heads that were looked at.
     fn explain(&mut self, cursors: &[usize]) {
-        // Groups of a partition stand mostly in the order of their shapes: a map is sooner made of
-        // all of them than one by one.
         let mut by_partition: Vec<Vec<(Arc<Shape>, Reason)>> =
             vec![Vec::new(); self.view.partitions.len()];
         let waiting = (0..self.view.groups.len()).zip(cursors);
@@ -383,7 +381,7 @@ impl<'a> Pass<'a> {
         }
         let named = self.view.partitions.iter().zip(by_partition).filter(|(_, of)| !of.is_empty());
         self.plan.reasons.shapes =
-            named.map(|(row, of)| (row.partition.name.clone(), of.into_iter().collect())).collect();
+            named.map(|(row, of)| (row.partition.name.clone(), of.into())).collect();
     }
 }
 

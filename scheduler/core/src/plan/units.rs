@@ -281,7 +281,7 @@ pub fn pick_cpus(free: &CpuSet, count: u32, near: &[CpuSet], threads: u32) -> Cp
         let sets = u32::try_from(near.len() - at).unwrap_or(1);
         let cores = (count - out.len()).div_ceil(threads).div_ceil(sets);
         let share = cores.saturating_mul(threads).min(count - out.len());
-        let here = left.common(set);
+        let here = left.intersection(set);
         let taken = take(&here, share, threads);
         left.remove(&taken);
         out.add(&taken);
@@ -289,7 +289,7 @@ pub fn pick_cpus(free: &CpuSet, count: u32, near: &[CpuSet], threads: u32) -> Cp
     if out.len() < count {
         // A set that had less than its share leaves more to the others before strangers are asked.
         for set in near {
-            let here = left.common(set);
+            let here = left.intersection(set);
             let taken = take(&here, count - out.len(), threads);
             left.remove(&taken);
             out.add(&taken);

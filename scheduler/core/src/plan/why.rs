@@ -154,7 +154,7 @@ fn reason(survey: &Survey, plan: &Plan) -> Reason {
     let groups = view.groups.iter().filter(|g| g.heads.iter().any(|h| h.job == subject.job));
     let known = groups.filter_map(|group| {
         let name = &view.partitions[group.partition as usize].partition.name;
-        plan.reasons.shapes.get(name)?.get(&group.shape).copied()
+        plan.reasons.shapes.get(name)?.get(&group.shape)
     });
     // The best that one of its partitions has to say: nothing but others is in the way.
     known.max_by_key(|reason| *reason == Reason::Priority).unwrap_or(Reason::Priority)

@@ -221,7 +221,7 @@ impl Row {
     pub(crate) fn give(&mut self, facts: &Facts, slice: &Slice) {
         // What a smaller config took away does not come back.
         let whole = &facts.whole;
-        self.cpus.add(&slice.cpus.common(&whole.cpus));
+        self.cpus.add(&slice.cpus.intersection(&whole.cpus));
         self.memory_mib = (self.memory_mib + slice.memory_mib).min(whole.memory_mib);
         for held in &slice.gres {
             let at = facts.slots.iter().position(|s| s.kind == held.kind);

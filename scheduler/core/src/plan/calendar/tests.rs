@@ -135,9 +135,9 @@ proptest! {
             let short = calendar.last_too_few(&want, slot, to, fitting, &mut 1_000_000);
             prop_assert_eq!(short, None, "so many fit throughout");
             let mut same = NodeSet::default();
-            for axis in 0..AXES {
+            for (axis, most) in MOST.into_iter().enumerate() {
                 let amount = calendar.free(slot, NodeId(0))[axis];
-                for amount in [0, amount, (amount + 1).min(MOST[axis])] {
+                for amount in [0, amount, (amount + 1).min(most)] {
                     let has = |node: &NodeId| calendar.free(slot, *node)[axis] == amount;
                     let equal = NodeSet::of(NODES, (0..NODES as u32).map(NodeId).filter(has));
                     let all = NodeSet::full(NODES);
