@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use crate::harness::{Cluster, finish, finish_with, root, wait, wait_or};
+use crate::harness::{Cluster, finish, finish_with, lives, root, wait, wait_or};
 
 /// Runs a batch script, and returns its number and what it wrote.
 #[track_caller]
@@ -309,6 +309,51 @@ fn a_program_is_copied_to_the_nodes_before_it_runs() {
     }
     assert!(text.contains("./nosuch: no such program") && text.contains("code 1"), "{text}");
     assert!(text.contains("--send-libs is not supported: copy them") && text.contains("code 255"));
+}
+
+#[test]
+fn without_control_groups_steps_are_suspended_signalled_and_ended_all_the_same() {
+    let cluster = Cluster::edited(&["--nodes=2", "--cpus-per-node=4"], |_, text| {
+        let line = "cgroup = \"none\"";
+        match text.contains("[agent]\n") {
+            true => text.replace("[agent]\n", &format!("[agent]\n{line}\n")),
+            false => format!("{text}\n[agent]\n{line}\n"),
+        }
+    });
+    let task = "trap 'echo got >> signals.$SLURM_PROCID' USR1; echo $$ > pid.$SLURM_PROCID; \
+                while [ ! -e go ]; do echo x >> count.$SLURM_PROCID; sleep 0.05; done";
+    cluster.script("task.sh", task);
+    let job =
+        cluster.submit(&["-N2", "-n2", "-o", "bare.out", "--wrap=srun bash task.sh; echo $?"]);
+    let counts = || [0, 1].map(|t| cluster.text(&format!("count.{t}")).lines().count());
+    wait("both tasks", || counts().iter().all(|n| *n > 2));
+    let id = job.to_string();
+    assert_eq!(
+        cluster.ok(&["sstat", "-n", "-P", "-j", &id, "-o", "JobID,NTasks"]),
+        format!("{id}.0|2")
+    );
+    cluster.ok(&["scontrol", "suspend", &id]);
+    cluster.until(job, "S");
+    let still = || {
+        let before = counts();
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        counts() == before
+    };
+    wait_or("tasks that stand still", || format!("{:?}", counts()), still);
+    let before = counts();
+    cluster.ok(&["scontrol", "resume", &id]);
+    wait_or(
+        "tasks that go on",
+        || format!("{:?}", counts()),
+        || (0..2).all(|t| counts()[t] > before[t]),
+    );
+    cluster.ok(&["scancel", "-s", "USR1", &id]);
+    wait("the signals", || (0..2).all(|t| cluster.text(&format!("signals.{t}")) == "got\n"));
+    cluster.ok(&["scancel", &id]);
+    assert_eq!(cluster.outcome(job).0, "CANCELLED");
+    let pids: Vec<i32> =
+        (0..2).map(|t| cluster.text(&format!("pid.{t}")).trim().parse().unwrap()).collect();
+    wait("the end of the tasks", || !pids.iter().any(|pid| lives(*pid)));
 }
 
 /// Names recorded of a batch script of two nodes with GPUs, behind SLURM_. Not among them: what tells of

@@ -175,7 +175,7 @@ fn launch(
         start: Some(start),
         user: launch.user.clone(),
         node: launch.node.clone(),
-        cgroup: slice.cgroup.clone(),
+        cgroup: slice.group(&edge.cgroups).to_owned(),
         bind: launch.limits.as_ref().is_some_and(|l| !l.cpus.is_empty()),
         kill_wait_seconds: launch.kill_wait_seconds,
         job_name: launch.job_name.clone(),
@@ -202,11 +202,12 @@ fn launch(
 /// Sees to it that the slice's group takes groups for steps. False: there are no groups, or the
 /// slice's shim is of a version that knows of none.
 fn room(inner: &Inner, slice: &Slice) -> Result<bool, String> {
-    if slice.cgroup.is_empty() {
+    let cgroups = &inner.edge.cgroups;
+    let name = slice.group(cgroups);
+    if name.is_empty() {
         return Ok(false);
     }
-    let cgroups = &inner.edge.cgroups;
-    let Some(group) = cgroups.open(&slice.cgroup).map_err(|e| chain(&e))? else {
+    let Some(group) = cgroups.open(name).map_err(|e| chain(&e))? else {
         return Err(format!("job {} is over", slice.key.job));
     };
     let first = slice.launch.batch.then_some(BATCH_GROUP);

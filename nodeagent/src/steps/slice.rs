@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use muster_cgroup::Cgroups;
 use muster_proto::shim::v1::Launch;
 use muster_shim::SliceDir;
 use tonic::Status;
@@ -72,6 +73,15 @@ fn latest(spool: &Path, job: u32) -> Option<SliceDir> {
 }
 
 impl Slice {
+    /// Its group by name, where this host has groups: a slice without a shim is noted with one in any
+    /// case.
+    pub(super) fn group<'a>(&'a self, cgroups: &Cgroups) -> &'a str {
+        match cgroups {
+            Cgroups::None(_) => "",
+            Cgroups::V1(_) | Cgroups::V2(_) => &self.cgroup,
+        }
+    }
+
     pub(super) fn uid(&self) -> u32 {
         self.launch.user.as_ref().map_or(0, |u| u.uid)
     }
