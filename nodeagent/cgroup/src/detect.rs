@@ -131,6 +131,11 @@ impl Cgroups {
         Group::create_inside(all, outer, name, limits)
     }
 
+    /// The group of that name inside another, if it is there.
+    pub fn open_inside(&self, outer: &Group, name: &str) -> Result<Option<Group>, Error> {
+        self.hierarchies().map_or(Ok(None), |all| Group::open_inside(all, outer, name))
+    }
+
     /// Sees to it that groups can be made inside this one. Its processes move into a group inside by
     /// the name of `inner`, which is the answer; `None`: there are none.
     pub fn make_room(&self, group: &Group, inner: Option<&str>) -> Result<Option<Group>, Error> {

@@ -106,27 +106,24 @@ impl Group {
 
     /// The group as found on disk, in whichever hierarchies it is.
     pub(crate) fn open(all: &Hierarchies, name: &str) -> Result<Option<Self>, Error> {
-        let everywhere = Limits {
-            cpus: Some(String::new()),
-            mems: None,
-            memory_bytes: Some(0),
-            pids_max: Some(0),
-            devices: Some(devices::DeviceRules::default()),
-        };
-        let mut group = Self::within(all, name, &everywhere)?;
+        Ok(Self::within(all, name, &everywhere())?.as_found())
+    }
+
+    /// What of it is on disk; none: nothing is.
+    pub(crate) fn as_found(mut self) -> Option<Self> {
         let gone = |dir: &PathBuf| !dir.is_dir();
-        for part in [&mut group.cpuset, &mut group.pids, &mut group.devices] {
+        for part in [&mut self.cpuset, &mut self.pids, &mut self.devices] {
             if part.as_ref().is_some_and(gone) {
                 *part = None;
             }
         }
-        for part in [&mut group.memory, &mut group.usage] {
+        for part in [&mut self.memory, &mut self.usage] {
             if part.as_ref().is_some_and(|c| gone(&c.dir)) {
                 *part = None;
             }
         }
-        let there = group.tracker.dir.is_dir() || group.dirs().any(Path::is_dir);
-        Ok(there.then_some(group))
+        let there = self.tracker.dir.is_dir() || self.dirs().any(Path::is_dir);
+        there.then_some(self)
     }
 
     /// The group's name in the node's tree.
@@ -347,6 +344,17 @@ impl Group {
             },
             done => done,
         }
+    }
+}
+
+/// Limits by which a group is looked for in every hierarchy.
+pub(crate) fn everywhere() -> Limits {
+    Limits {
+        cpus: Some(String::new()),
+        mems: None,
+        memory_bytes: Some(0),
+        pids_max: Some(0),
+        devices: Some(devices::DeviceRules::default()),
     }
 }
 

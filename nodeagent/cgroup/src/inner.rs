@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use crate::detect::{Control, Hierarchies};
-use crate::group::{Group, check_name};
+use crate::group::{Group, check_name, everywhere};
 use crate::kept::Kept;
 use crate::{Error, Limits, files};
 
@@ -33,6 +33,15 @@ impl Group {
                 Err(e)
             }
         }
+    }
+
+    /// The group of that name inside another, as found on disk.
+    pub(crate) fn open_inside(
+        all: &Hierarchies,
+        outer: &Group,
+        name: &str,
+    ) -> Result<Option<Group>, Error> {
+        Ok(Self::inside(all, outer, name, &everywhere())?.as_found())
     }
 
     /// The paths of a group inside another. It counts whatever is counted there, and is held to what

@@ -225,6 +225,9 @@ fn a_part_of_a_slice_is_held_and_counted_apart_and_goes_with_the_whole() {
         };
         let step = world.cgroups.create_inside(&slice, "step_0", &part).expect("a group");
         assert_eq!(text(&run(&step, "nproc").stdout), "1\n", "{hierarchies:?}");
+        let again = world.cgroups.open_inside(&slice, "step_0").expect("a look").expect("it");
+        let none = world.cgroups.open_inside(&slice, "step_1").expect("a look");
+        assert_eq!((again.name(), none), (step.name(), None));
         run(&step, "head -c 200M /dev/zero | tail -n 1 >/dev/null; echo end");
         assert!(step.oom_kills().expect("counted") >= 1);
         assert_eq!(batch.oom_kills().expect("counted"), 0, "it minds its own part alone");

@@ -8,7 +8,7 @@ use muster_proto::shim::v1::StepOrder;
 use muster_proto::v1::step_input::Kind as Asked;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{AttachStep, NodePart, StartStep, StepFailed, StepInput, StepOutput};
-use muster_shim::{BATCH_GROUP, ClientError, ShimClient, SliceDir, StepDir};
+use muster_shim::{BATCH_GROUP, ClientError, ShimClient, SliceDir, StepDir, group_name};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -27,6 +27,8 @@ const SAMPLE_SECONDS: u32 = 30;
 /// Nodes of a gang start within moments of each other: a step may be here before its slice runs.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 const LAUNCH_PAUSE: Duration = Duration::from_millis(20);
+/// Killed processes are gone in less, or wait for a disk: then they go with the job.
+const CLEAR_WAIT: Duration = Duration::from_secs(2);
 
 type Out = mpsc::Sender<Result<StepOutput, Status>>;
 
@@ -115,7 +117,16 @@ impl Steps {
             let text = format!("step {}.{} does not run on {node}", attach.job, attach.step);
             Status::not_found(text)
         };
-        let stream = dir.connect().map_err(gone)?;
+        let stream = match dir.connect() {
+            Ok(stream) => stream,
+            Err(fault) => {
+                let inner = self.0.clone();
+                let cleared =
+                    tokio::task::spawn_blocking(move || clear(&inner, &slice, attach.step, &dir));
+                cleared.await.expect("a look at a step does not panic");
+                return Err(gone(fault));
+            }
+        };
         stream.set_nonblocking(true).map_err(gone)?;
         let mut stream = UnixStream::from_std(stream).map_err(gone)?;
         let first = StepInput { kind: Some(Asked::Attach(attach.clone())) };
@@ -227,6 +238,30 @@ fn room(inner: &Inner, slice: &Slice) -> Result<bool, String> {
         }
         Err(e) => Err(chain(&e)),
     }
+}
+
+/// A step whose shim was killed: nobody minds its tasks any more, and what they hold of the job others
+/// are given now. Without a group of its own they go with the job.
+fn clear(inner: &Inner, slice: &Slice, step: u32, dir: &StepDir) {
+    if !dir.path().exists() || dir.is_alive() {
+        return;
+    }
+    let cgroups = &inner.edge.cgroups;
+    let cleared = || -> Result<(), muster_cgroup::Error> {
+        let Some(whole) = cgroups.open(slice.group(cgroups))? else { return Ok(()) };
+        let Some(group) = cgroups.open_inside(&whole, &group_name(step))? else { return Ok(()) };
+        group.kill_all()?;
+        match group.wait_empty(CLEAR_WAIT)? {
+            true => group.remove(),
+            false => Ok(()),
+        }
+    };
+    if !slice.group(cgroups).is_empty()
+        && let Err(fault) = cleared()
+    {
+        tracing::warn!(slice = %slice.key, step, "clear what its shim left: {}", chain(&fault));
+    }
+    dir.remove();
 }
 
 /// Passes on both ways until the shim has had its last word. An asker who goes away does not end
