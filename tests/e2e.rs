@@ -10,6 +10,10 @@ mod harness;
 mod crashes;
 #[path = "e2e/disks.rs"]
 mod disks;
+#[path = "e2e/gpu_binding.rs"]
+mod gpu_binding;
+#[path = "e2e/gpu_requests.rs"]
+mod gpu_requests;
 #[path = "e2e/gpus.rs"]
 mod gpus;
 #[path = "e2e/groups.rs"]

@@ -8,7 +8,7 @@ use nvidia_ml::kit::Double;
 use crate::harness::{Cluster, finish, wait_or};
 
 /// One node for each machine, n1 first; each takes the GPUs that it finds.
-fn machines(layouts: &[&str]) -> (Cluster, Vec<Double>) {
+pub(crate) fn machines(layouts: &[&str]) -> (Cluster, Vec<Double>) {
     let nodes = format!("--nodes={}", layouts.len());
     let doubles = std::cell::RefCell::new(Vec::new());
     let shape = [nodes.as_str(), "--cpus-per-node=8", "--mem-per-node=8G"];
@@ -30,7 +30,7 @@ fn machines(layouts: &[&str]) -> (Cluster, Vec<Double>) {
     (cluster, doubles.into_inner())
 }
 
-fn gpus(cluster: &Cluster, words: &[&str]) -> String {
+pub(crate) fn gpus(cluster: &Cluster, words: &[&str]) -> String {
     let mut command = Command::new(cluster.program());
     command.arg("gpu").args(words).env("MUSTER_CONF", cluster.dir().join("muster.toml"));
     let said = finish(command);
@@ -40,7 +40,7 @@ fn gpus(cluster: &Cluster, words: &[&str]) -> String {
 
 /// Waits until `muster gpu WORDS` has this in it, or has it no more.
 #[track_caller]
-fn until(cluster: &Cluster, words: &[&str], part: &str, there: bool) {
+pub(crate) fn until(cluster: &Cluster, words: &[&str], part: &str, there: bool) {
     let seen = || gpus(cluster, words);
     wait_or(&format!("{part:?} in muster gpu"), seen, || seen().contains(part) == there);
 }
@@ -123,4 +123,21 @@ fn operators_take_gpus_out_and_what_is_declared_must_be_there() {
     cluster.try_up(&[]);
     let node = || cluster.ok(&["scontrol", "show", "node", "n1"]);
     wait_or("the node to drain", node, || node().contains("0 gpu:a100 of 4 (found: 4 gpu:l40s)"));
+}
+
+#[test]
+fn the_acceptance_script_passes_against_the_double() {
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gpu-acceptance.sh");
+    let mut command = Command::new("sh");
+    command.arg(script).arg("--self-test").arg(env!("CARGO_BIN_EXE_muster"));
+    command.env("MUSTER_NVML_DOUBLE", nvidia_ml::kit::library());
+    let said = finish(command);
+    println!("{}", said.out);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    for part in
+        ["ok    uuid, device file", "ok    two jobs at once", "ok    its energy", "all is well"]
+    {
+        assert!(said.out.contains(part), "{part:?} is missing in {}", said.out);
+    }
 }

@@ -160,6 +160,13 @@ pub(crate) fn used(declared: &[GresCount], used: &[GresMask]) -> String {
     items.collect::<Vec<_>>().join(",")
 }
 
+/// What is out of service of it, in the same form; `N/A`: nothing.
+pub(crate) fn drained(declared: &[GresCount], drained: &[GresMask]) -> String {
+    let has = |g: &&GresCount| drained.iter().any(|d| d.kind == g.kind);
+    let some: Vec<GresCount> = declared.iter().filter(has).cloned().collect();
+    if some.is_empty() { "N/A".to_owned() } else { used(&some, drained) }
+}
+
 /// The set bits as ranges, or `N/A`.
 pub(crate) fn indices(mask: u64) -> String {
     if mask == 0 {
@@ -225,8 +232,10 @@ mod tests {
     #[test]
     fn a_node_shows_what_is_used_by_index() {
         let mask = GresMask { kind: h100(0).kind, mask: 0b1011, count: 3 };
-        assert_eq!(used(&[h100(8)], &[mask]), "gpu:h100:3(IDX:0-1,3)");
+        assert_eq!(used(&[h100(8)], std::slice::from_ref(&mask)), "gpu:h100:3(IDX:0-1,3)");
         assert_eq!(used(&[h100(8)], &[]), "gpu:h100:0(IDX:N/A)");
+        assert_eq!(drained(&[h100(8)], &[mask]), "gpu:h100:3(IDX:0-1,3)");
+        assert_eq!(drained(&[h100(8)], &[]), "N/A");
         assert_eq!(declared(&[h100(8)]), "gpu:h100:8");
     }
 }

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_model::Hostlist;
-use muster_proto::v1::{CpuBind, Distribution, GresRequest, GresScope, MpiKind, Rlimit, StepShape};
+use muster_proto::v1::{
+    CpuBind, Distribution, GpuBind, GpuBindKind, GresRequest, GresScope, MpiKind, Rlimit, StepShape,
+};
 
 use super::options::Asked;
-use crate::submit::{Fault, gpus, values};
+use crate::submit::{Fault, gpu_bind, gpus, values};
 
 /// How a stream of the tasks is handled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,6 +75,7 @@ pub(crate) struct Wish {
     pub(crate) gpus_per_task: u32,
     /// Between looks at memory, at most; zero: none. `None`: as the nodes have it.
     pub(crate) sample_seconds: Option<u32>,
+    pub(crate) gpu_bind: GpuBind,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) distribution: String,
     /// As given, for the tasks' environment.
@@ -264,6 +267,18 @@ fn shape(asked: &Asked, around: Around, cwd: &Path) -> Result<StepShape, Fault> 
             per_node = around.tasks_per_node;
         }
     }
+    let gres = gres(asked)?;
+    if let Some(each) = asked.said_value("ntasks-per-gpu")
+        && !asked.said("ntasks")
+    {
+        let gpus = gpus_said(gres.as_deref());
+        let each = values::count("ntasks-per-gpu", each)?;
+        let times = gpus.and_then(|gpus| gpus.checked_mul(each));
+        tasks = Some(times.ok_or_else(|| {
+            let text = "--ntasks-per-gpu needs --ntasks or --gpus beside it";
+            Fault::Refused(text.to_owned())
+        })?);
+    }
     let relative = asked
         .value("relative")
         .map(|text| text.trim().parse::<u32>().map_err(|_| bad("relative")))
@@ -274,7 +289,6 @@ fn shape(asked: &Asked, around: Around, cwd: &Path) -> Result<StepShape, Fault> 
         None if placed => (0, 0),
         None => around.nodes.map_or((0, 0), |n| (n, n)),
     };
-    let gres = gres(asked)?;
     let distribution = asked.value("distribution").unwrap_or("block");
     if !values::is_distribution(distribution) {
         return Err(bad("distribution"));
@@ -332,6 +346,13 @@ fn gres(asked: &Asked) -> Result<Option<Vec<GresRequest>>, Fault> {
     Ok(all)
 }
 
+/// The GPUs of the whole step, where they were given so.
+fn gpus_said(gres: Option<&[GresRequest]>) -> Option<u32> {
+    let gpu = |g: &&GresRequest| g.kind.as_ref().is_some_and(|k| k.name == "gpu");
+    let all = gres?.iter().filter(gpu).filter(|g| g.scope() == GresScope::Job);
+    u32::try_from(all.map(|g| g.count).sum::<u64>()).ok().filter(|n| *n > 0)
+}
+
 fn spread(text: &str) -> Result<(Distribution, u32), Fault> {
     let first = text.split([':', ',']).next().unwrap_or_default().to_ascii_lowercase();
     match first.as_str() {
@@ -362,23 +383,25 @@ fn bindings(asked: &Asked, wish: &mut Wish) -> Result<(), Fault> {
         }
         None => 0,
     };
-    if let Some(text) = asked.value("gpu-bind") {
-        if !values::is_gpu_bind(text) {
-            return Err(Fault::Option(format!("Invalid --gpu-bind argument: gpu:{text}")));
-        }
-        match text.trim_start_matches("verbose,").trim_start_matches("v,").split_once(':') {
-            None if text.ends_with("none") => wish.gpus_per_task = 0,
-            None => {}
-            Some(("per_task", n)) => wish.gpus_per_task = n.parse().unwrap_or(0),
-            Some(("single", "1")) => wish.gpus_per_task = 1,
-            Some(_) => {
-                let text = format!("--gpu-bind={text} is not supported: use per_task:N or none");
-                return Err(Fault::Refused(text));
-            }
-        }
-    }
+    wish.gpu_bind = gpu_binding(asked, wish.gpus_per_task)?;
     wish.mpi = asked.value("mpi").map(super::mpi::kind).transpose()?;
     Ok(())
+}
+
+/// As asked; else as the numbers of GPUs or of tasks say.
+fn gpu_binding(asked: &Asked, gpus_per_task: u32) -> Result<GpuBind, Fault> {
+    let of = |kind: GpuBindKind, count| GpuBind { kind: kind.into(), count, ..GpuBind::default() };
+    if let Some(text) = asked.value("gpu-bind") {
+        return gpu_bind::read(text);
+    }
+    if let Some(text) = asked.value("tres-bind") {
+        return gpu_bind::read_tres(text);
+    }
+    if gpus_per_task > 0 {
+        return Ok(of(GpuBindKind::PerTask, gpus_per_task));
+    }
+    let tasks_per_gpu = count(asked, "ntasks-per-gpu")?;
+    Ok(tasks_per_gpu.map_or_else(GpuBind::default, |n| of(GpuBindKind::Single, n)))
 }
 
 fn cpu_bind(text: &str, wish: &mut Wish) -> Result<(), Fault> {
@@ -462,7 +485,17 @@ mod tests {
         assert_eq!(wish("--cpu_bind=v,cores x", job).cpu_bind, CpuBind::Cpus);
         let map = wish("--cpu-bind=map_cpu:0,2,0x3 x", job);
         assert_eq!((map.cpu_bind, map.cpu_lists.len()), (CpuBind::Map, 3));
+        let bind = |line| {
+            let bind = wish(line, job).gpu_bind;
+            (bind.kind(), bind.count)
+        };
         assert_eq!(wish("--gpus-per-task=h100:2 -n1 x", job).gpus_per_task, 2);
+        assert_eq!(bind("--gpus-per-task=h100:2 -n1 x"), (GpuBindKind::PerTask, 2));
+        assert_eq!(bind("--gpus-per-task=1 --gpu-bind=none -n1 x"), (GpuBindKind::All, 0));
+        assert_eq!(bind("--gpu-bind=single:2 x"), (GpuBindKind::Single, 2));
+        assert_eq!(bind("--tres-bind=gres/gpu:closest x"), (GpuBindKind::Closest, 0));
+        let spread = wish("--gpus=4 --ntasks-per-gpu=2 x", job);
+        assert_eq!((spread.shape.tasks, spread.gpu_bind.kind()), (8, GpuBindKind::Single));
         assert!(wish("-c2 x", job).shape.exact && !wish("x", job).shape.exact);
     }
 

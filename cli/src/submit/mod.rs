@@ -8,7 +8,8 @@
 //! - `args`: settings with their sources, and which of them wins
 //! - `directives`: `#SBATCH` lines; `script`: finding and checking the script
 //! - `env`: `SBATCH_*` and the environment that travels with the job
-//! - `values`: the grammars of single options; `gpus`: GPUs and their many spellings
+//! - `values`: the grammars of single options; `gpus`: GPUs and their many spellings;
+//!   `gpu_bind`: which of them a task sees
 //! - `topology`: how near the nodes are to each other, and how alone
 //! - `resolve`: settings to a job
 //! - `wait`: `--wait`; `test_only`: `--test-only`
@@ -16,6 +17,7 @@
 pub mod args;
 pub mod directives;
 pub mod env;
+pub mod gpu_bind;
 pub mod gpus;
 pub mod options;
 pub mod resolve;

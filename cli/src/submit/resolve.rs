@@ -8,6 +8,7 @@ use muster_model::{ArraySpec, Constraint, Dependency, Hostlist};
 use muster_proto::v1;
 
 use super::args::Settings;
+use super::gpu_bind;
 use super::gpus::{self, Sizes};
 use super::options::{self, Support};
 use super::script::Script;
@@ -205,6 +206,7 @@ fn request(
         switch_wait_seconds: near.switches.map_or(0, |wish| wish.max_wait_seconds),
         segment: near.segment,
         topology_alone: near.alone,
+        nvlink_required: near.nvlink,
     })
 }
 
@@ -452,9 +454,8 @@ fn extras(settings: &Settings) -> Result<Vec<v1::Pair>, Fault> {
     if settings.value("distribution").is_some_and(|text| !values::is_distribution(text)) {
         return Err(invalid("distribution"));
     }
-    if let Some(text) = settings.value("gpu-bind").filter(|text| !values::is_gpu_bind(text)) {
-        return Err(Fault::Option(format!("Invalid --gpu-bind argument: gpu:{text}")));
-    }
+    settings.value("gpu-bind").map(gpu_bind::read).transpose()?;
+    settings.value("tres-bind").map(gpu_bind::read_tres).transpose()?;
     let mut out: Vec<v1::Pair> = settings
         .iter()
         .filter(|s| !matches!(s.id, "mail-type" | "mail-user"))

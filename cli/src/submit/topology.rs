@@ -1,4 +1,5 @@
-//! `--switches`, `--segment` and `--exclusive`: how near the job's nodes are, and how alone.
+//! `--switches`, `--segment`, `--exclusive` and `--nvlink`: how near the job's nodes and GPUs are, and
+//! how alone.
 
 use muster_model::{SwitchWish, TopologyWish};
 
@@ -28,7 +29,17 @@ pub fn wish(
             "--segment={size}: {nodes} nodes cannot be cut into groups of {size}; give --nodes"
         )));
     }
-    Ok(TopologyWish { switches, segment, alone: exclusive(settings)?.1 })
+    let nvlink = settings.value("nvlink").map(nvlink).transpose()?.unwrap_or(false);
+    Ok(TopologyWish { switches, segment, alone: exclusive(settings)?.1, nvlink })
+}
+
+/// Whether the job waits for GPUs that NVLink joins. They are preferred in any case.
+fn nvlink(word: &str) -> Result<bool, Fault> {
+    match word.trim() {
+        "required" => Ok(true),
+        "preferred" => Ok(false),
+        _ => Err(invalid("nvlink")),
+    }
 }
 
 fn segment(text: &str) -> Result<u32, Fault> {

@@ -171,20 +171,6 @@ pub fn is_distribution(text: &str) -> bool {
         && parts.all(flag)
 }
 
-/// `--gpu-bind`: checked here, read by steps.
-#[must_use]
-pub fn is_gpu_bind(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    let kind = lower.strip_prefix("verbose,").or(lower.strip_prefix("v,")).unwrap_or(&lower);
-    let number = |text: &str| text.parse::<u32>().is_ok_and(|n| n > 0);
-    match kind.split_once(':') {
-        None => matches!(kind, "closest" | "none"),
-        Some(("single" | "per_task", n)) => number(n),
-        Some(("map" | "map_gpu" | "mask" | "mask_gpu", list)) => !list.is_empty(),
-        Some(_) => false,
-    }
-}
-
 /// `--licenses`: `ansys:2,matlab`.
 ///
 /// # Errors
@@ -260,12 +246,6 @@ mod tests {
         }
         for text in ["foo", "", "plane=", "plane=0", "block:foo", "block,foo", "a:b:c:d"] {
             assert!(!is_distribution(text), "{text}");
-        }
-        for text in ["closest", "none", "verbose,closest", "single:2", "map:0,1", "per_task:1"] {
-            assert!(is_gpu_bind(text), "{text}");
-        }
-        for text in ["foo", "single", "single:0", "map:"] {
-            assert!(!is_gpu_bind(text), "{text}");
         }
     }
 }

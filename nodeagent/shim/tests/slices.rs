@@ -25,6 +25,8 @@ const NOBODY: u32 = 65534;
 /// A node without an agent: the test is one.
 struct World {
     home: tempfile::TempDir,
+    /// Where control groups are mounted, or links to some of the mounts.
+    root: PathBuf,
     parent: String,
     notices: UnixDatagram,
     launcher: Launcher,
@@ -33,6 +35,10 @@ struct World {
 
 impl World {
     fn new(mode: Mode) -> Self {
+        Self::among(mode, muster_cgroup::DEFAULT_ROOT.into())
+    }
+
+    fn among(mode: Mode, root: PathBuf) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::create_dir(home.path().join("work")).expect("a directory");
@@ -44,8 +50,10 @@ impl World {
         notices.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let name = home.path().file_name().expect("a name").to_string_lossy().into_owned();
         let parent = format!("muster-shim-test/{}", name.trim_start_matches('.'));
-        let launcher = Launcher::start(config(&spool, mode, &parent)).expect("a launcher");
-        Self { home, parent, notices, launcher, next: Cell::new(1) }
+        let mut config = config(&spool, mode, &parent);
+        config.cgroup_root.clone_from(&root);
+        let launcher = Launcher::start(config).expect("a launcher");
+        Self { home, root, parent, notices, launcher, next: Cell::new(1) }
     }
 
     fn spool(&self) -> PathBuf {
@@ -57,8 +65,7 @@ impl World {
     }
 
     fn cgroups(&self) -> Cgroups {
-        let root = Path::new(muster_cgroup::DEFAULT_ROOT);
-        Cgroups::detect(Mode::Auto, root, &self.parent).expect("detection")
+        Cgroups::detect(Mode::Auto, &self.root, &self.parent).expect("detection")
     }
 
     /// A launch of `script` as the caller, to be changed by the story.
@@ -635,4 +642,117 @@ fn an_ordinary_users_agent_serves_that_user_without_control_groups() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && text.contains("12 jobs"), "{text}{errors}");
+}
+
+/// Programs that filter the devices of a v2 group, by their numbers.
+fn device_programs(group: &Path) -> Vec<u32> {
+    #[repr(C)]
+    struct Query {
+        group: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+    }
+    const BPF_PROG_QUERY: nix::libc::c_int = 16;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    use std::os::fd::AsRawFd as _;
+    let directory = fs::File::open(group).expect("the group is there");
+    let mut ids = [0u32; 8];
+    let mut query = Query {
+        group: u32::try_from(directory.as_raw_fd()).expect("open"),
+        attach_type: BPF_CGROUP_DEVICE,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 8,
+    };
+    let size = size_of::<Query>();
+    // SAFETY: the kernel reads the struct and writes as many numbers as it says there is room for.
+    let code =
+        unsafe { nix::libc::syscall(nix::libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size) };
+    assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+    ids[..query.count as usize].to_vec()
+}
+
+fn program_is_loaded(id: u32) -> bool {
+    const BPF_PROG_GET_FD_BY_ID: nix::libc::c_int = 13;
+    let mut request = [id, 0, 0];
+    // SAFETY: the kernel reads these three numbers.
+    let fd = unsafe {
+        let size = size_of_val(&request);
+        nix::libc::syscall(nix::libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, request.as_mut_ptr(), size)
+    };
+    if let Ok(fd) = i32::try_from(fd)
+        && fd >= 0
+    {
+        // SAFETY: it was opened a moment ago and nobody else knows of it.
+        unsafe { nix::libc::close(fd) };
+        return true;
+    }
+    false
+}
+
+#[test]
+fn a_job_opens_its_own_gpu_alone_and_nothing_of_the_filter_is_left_after_it() {
+    use nix::sys::stat::{Mode as FileMode, SFlag, makedev, mknod};
+    if !root("device files") {
+        return;
+    }
+    for hierarchies in [&["devices", "freezer"][..], &["unified"]] {
+        let mounts = tempfile::tempdir().expect("a directory");
+        let mount = |name: &str| Path::new(muster_cgroup::DEFAULT_ROOT).join(name);
+        if !hierarchies.iter().all(|name| mount(name).join("cgroup.procs").exists()) {
+            println!("skipped: no {hierarchies:?} here");
+            continue;
+        }
+        for name in hierarchies {
+            std::os::unix::fs::symlink(mount(name), mounts.path().join(name)).expect("a link");
+        }
+        let world = World::among(Mode::Auto, mounts.path().to_owned());
+        for minor in [0, 5, 7] {
+            let path = world.work().join(format!("gpu{minor}"));
+            let mode = FileMode::from_bits_truncate(0o666);
+            mknod(&path, SFlag::S_IFCHR, mode, makedev(195, minor)).expect("a device file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("a mode");
+        }
+        let mut launch = world.launch(
+            "for gpu in 0 5 7; do head -c 1 gpu$gpu; done 2>&1 | sed 's/.*: //'\n\
+             echo opened; while [ ! -e go ]; do sleep 0.02; done",
+        );
+        launch.user = Some(User { uid: NOBODY, gid: NOBODY, name: "nobody".to_owned() });
+        let mut rules = muster_cgroup::DeviceRules::of_this_machine().expect("a list").allow;
+        rules.push(muster_cgroup::DeviceRule::nvidia_gpu(5));
+        launch.limits = Some(SliceLimits {
+            hold_devices: true,
+            devices: rules.iter().map(ToString::to_string).collect(),
+            ..SliceLimits::default()
+        });
+        let dir = world.start(&launch);
+        world.until("slurm-1.out", "opened");
+        // ENXIO: it may be opened, and there is no driver behind it.
+        assert_eq!(
+            world.output("slurm-1.out"),
+            "Operation not permitted\nNo such device or address\nOperation not permitted\nopened\n",
+            "{hierarchies:?}"
+        );
+        let group = |name: &str| mount(name).join(&world.parent).join("1.1");
+        let programs = match hierarchies {
+            ["unified"] => device_programs(&group("unified")),
+            _ => Vec::new(),
+        };
+        assert_eq!(programs.is_empty(), hierarchies[0] != "unified", "{hierarchies:?}");
+        assert!(programs.iter().all(|id| program_is_loaded(*id)));
+        fs::write(world.work().join("go"), "").expect("a file");
+        assert_eq!(status(&world.exit()), (0, 0));
+        sweep(&dir, &world.cgroups()).expect("swept");
+        if let Ok(Some(group)) = world.cgroups().open("1.1") {
+            assert!(group.wait_empty(PATIENCE).expect("a look"));
+            group.remove().expect("removed");
+        }
+        assert!(hierarchies.iter().all(|name| !group(name).exists()), "{hierarchies:?}");
+        // The kernel lets go of it a moment after the group.
+        wait_for(|| !programs.iter().any(|id| program_is_loaded(*id)));
+    }
 }

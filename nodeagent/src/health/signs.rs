@@ -59,26 +59,34 @@ impl Sign {
     }
 }
 
-/// What a driver's error number means for the GPU, after NVIDIA's list of Xid errors; `None`: it
-/// tells of the program that used it, or was mended.
+/// What a driver's error number means for the GPU; `None`: it tells of the program that used it, or
+/// was mended.
+///
+/// These are the numbers after which NVIDIA's catalog asks for a reset, a power cycle or hands on the
+/// board (<https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>). Those of newer
+/// NVLinks (144 to 150) mean both, by bits that stand in the kernel's log alone: a link that is down
+/// is seen by the looks.
 #[must_use]
 pub fn fatal_xid(number: u64) -> Option<&'static str> {
     Some(match number {
         46 => "GPU stopped processing",
         48 => "double bit ECC error",
         54 => "auxiliary power is not connected",
-        61 | 62 => "internal micro-controller halt",
+        62 => "internal micro-controller halt",
         64 => "row remapping failed",
         74 => "NVLink error",
         79 => "GPU has fallen off the bus",
-        92 => "high rate of single bit ECC errors",
         95 => "uncontained memory error",
         109 => "context switch timeout",
-        119 | 120 => "GPU system processor does not answer",
+        110 => "security fault",
+        119 => "GPU system processor does not answer",
+        120 => "GPU system processor error",
         136 => "link training failed",
         140 => "unrecovered ECC error",
         143 => "GPU initialization error",
-        155 | 156 => "NVLink or fabric reset required",
+        155 => "NVLink went down by software",
+        156 => "a resource was retired: reset the GPU",
+        158 => "fatal timeout",
         _ => return None,
     })
 }
@@ -222,9 +230,21 @@ mod tests {
 
     #[test]
     fn errors_of_programs_are_not_the_gpus() {
-        for xid in [13, 31, 43, 45, 63, 68, 69, 94] {
+        for xid in [13, 31, 43, 45, 61, 63, 68, 69, 92, 94, 137, 149, 154, 157] {
             assert_eq!(fatal_xid(xid), None, "{xid}");
         }
         assert_eq!(fatal_xid(79), Some("GPU has fallen off the bus"));
+    }
+
+    #[test]
+    fn the_page_names_the_very_numbers_that_are_fatal() {
+        let page = include_str!("../../../docs/gpus.md");
+        let line = page.lines().skip_while(|line| !line.starts_with("Fatal Xids:"));
+        let sentence: String =
+            line.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let list = sentence.split(['(', '.']).next().unwrap_or_default();
+        let told: Vec<u64> = list.split([' ', ',']).filter_map(|w| w.parse().ok()).collect();
+        let all: Vec<u64> = (0..1000).filter(|xid| fatal_xid(*xid).is_some()).collect();
+        assert_eq!(told, all);
     }
 }

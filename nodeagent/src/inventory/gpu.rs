@@ -246,11 +246,10 @@ fn bits(words: &[std::ffi::c_ulong]) -> impl Iterator<Item = u32> + '_ {
 /// The fabric that a GPU has joined; while it is joining, or where there is none, nothing.
 fn fabric(device: &Device<'_>) -> Option<Fabric> {
     let info = nvlink::fabric_info(device)?;
-    let cluster = info.clusterUuid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let complete = info.state == nv::NVML_GPU_FABRIC_STATE_COMPLETED as nv::nvmlGpuFabricState_t;
+    let cluster = info.cluster.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     // A node whose NVLink ends in its own switches joins a fabric without a name.
-    let named = info.clusterUuid.iter().any(|byte| *byte != 0);
-    (complete && named).then(|| Fabric { cluster: cluster.into(), clique: info.cliqueId })
+    let named = info.cluster.iter().any(|byte| *byte != 0);
+    (info.complete && named).then(|| Fabric { cluster: cluster.into(), clique: info.clique })
 }
 
 /// The type that jobs ask for, from a product name: `NVIDIA H100 80GB HBM3` is `h100`,

@@ -27,8 +27,73 @@ pub(super) fn number(
     Ok(value)
 }
 
-/// What the driver says of a GPU's NVLink fabric; `None` where it knows of none.
-pub(super) fn fabric_info(device: &Device<'_>) -> Option<nv::nvmlGpuFabricInfoV_t> {
+/// A GPU's NVLink fabric as the driver tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FabricInfo {
+    pub(super) cluster: [u8; 16],
+    pub(super) clique: u32,
+    /// The GPU has joined it; before, the rest means nothing.
+    pub(super) complete: bool,
+}
+
+/// Room for so many cliques of a GPU (`NVML_GPU_FABRIC_CLIQUE_MAX`).
+const CLIQUES: usize = 64;
+
+/// One clique: GPUs that reach each other in one way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Clique {
+    /// 0: by plain loads and stores, what older drivers call the clique.
+    kind: u8,
+    id: u32,
+}
+
+/// `nvmlGpuFabricInfo_v4_t`, which the binding does not know yet. It carries no version.
+#[repr(C)]
+struct FabricInfoV4 {
+    cluster: [u8; 16],
+    status: nv::nvmlReturn_t,
+    cliques: [Clique; CLIQUES],
+    count: u32,
+    state: nv::nvmlGpuFabricState_t,
+    health_mask: u32,
+    health_summary: u8,
+}
+
+type GetFabricInfoV4 =
+    unsafe extern "C" fn(nv::nvmlDevice_t, *mut FabricInfoV4) -> nv::nvmlReturn_t;
+
+fn is_complete(state: nv::nvmlGpuFabricState_t, status: nv::nvmlReturn_t) -> bool {
+    state == nv::NVML_GPU_FABRIC_STATE_COMPLETED as nv::nvmlGpuFabricState_t
+        && status == nv::nvmlReturn_enum_NVML_SUCCESS
+}
+
+/// What the driver says of a GPU's NVLink fabric; `None` where it knows of none. Drivers that know
+/// several cliques of a GPU are asked for those, older ones for the only one.
+pub(super) fn fabric_info(device: &Device<'_>) -> Option<FabricInfo> {
+    fabric_info_v4(device).or_else(|| fabric_info_v3(device))
+}
+
+/// Cliques come by kind and number: the first is the one that older drivers would name.
+fn fabric_info_v4(device: &Device<'_>) -> Option<FabricInfo> {
+    let library = &device.nvml().lib().__library;
+    // SAFETY: the symbol is NVIDIA's, with the type that its header declares.
+    let call =
+        unsafe { library.get::<GetFabricInfoV4>(b"nvmlDeviceGetGpuFabricInfo_v4\0") }.ok()?;
+    // SAFETY: numbers and bytes: all zeroes are a value of it.
+    let mut info: FabricInfoV4 = unsafe { std::mem::zeroed() };
+    // SAFETY: the handle is alive as long as `device`, and the library writes the struct.
+    let code = unsafe { call(device.handle(), &raw mut info) };
+    let told = code == nv::nvmlReturn_enum_NVML_SUCCESS;
+    let first = info.cliques.iter().take(info.count as usize).next().filter(|_| told)?;
+    Some(FabricInfo {
+        cluster: info.cluster,
+        clique: first.id,
+        complete: is_complete(info.state, info.status),
+    })
+}
+
+fn fabric_info_v3(device: &Device<'_>) -> Option<FabricInfo> {
     let call = device.nvml().lib().nvmlDeviceGetGpuFabricInfoV.as_ref().ok()?;
     let size = u32::try_from(size_of::<nv::nvmlGpuFabricInfoV_t>()).ok()?;
     // SAFETY: numbers and bytes: all zeroes are a value of it.
@@ -36,7 +101,11 @@ pub(super) fn fabric_info(device: &Device<'_>) -> Option<nv::nvmlGpuFabricInfoV_
     info.version = size | FABRIC_INFO_VERSION << 24;
     // SAFETY: the handle is alive as long as `device`; the version tells the library the size.
     let code = unsafe { call(device.handle(), &raw mut info) };
-    (code == nv::nvmlReturn_enum_NVML_SUCCESS).then_some(info)
+    (code == nv::nvmlReturn_enum_NVML_SUCCESS).then_some(FabricInfo {
+        cluster: info.clusterUuid,
+        clique: info.cliqueId,
+        complete: is_complete(info.state, info.status),
+    })
 }
 
 /// What one link leads to.

@@ -198,6 +198,7 @@ fn launch(
         limits: room.then(|| edge.limits_of_step(launch, &part)),
         sample_seconds,
         pmix_library: edge.pmix_library.clone(),
+        gpu_cpus: edge.gpus.units().iter().map(|unit| unit.gpu.cpus.to_string()).collect(),
     };
     if dir.path().exists() && !dir.is_alive() {
         dir.remove();

@@ -129,6 +129,7 @@ pub fn request_out(request: &Request) -> v1::Request {
         switch_wait_seconds: request.topology.switches.map_or(0, |wish| wish.max_wait_seconds),
         segment: request.topology.segment,
         topology_alone: request.topology.alone,
+        nvlink_required: request.topology.nvlink,
     }
 }
 
@@ -178,7 +179,12 @@ fn topology_in(wire: &v1::Request) -> Result<TopologyWish, BadField> {
     }
     let max_wait_seconds = wire.switch_wait_seconds;
     let switches = wire.max_switches.map(|count| SwitchWish { count, max_wait_seconds });
-    Ok(TopologyWish { switches, segment: wire.segment, alone: wire.topology_alone })
+    Ok(TopologyWish {
+        switches,
+        segment: wire.segment,
+        alone: wire.topology_alone,
+        nvlink: wire.nvlink_required,
+    })
 }
 
 /// A launch spec for the wire.

@@ -25,7 +25,7 @@ fn spec() -> JobSpec {
             scope: GresScope::Task,
         }],
         cpus_per_gpu: Some(6),
-        constraint: Some(Constraint::parse("(a|b)&c").unwrap()),
+        constraint: Some(Constraint::parse("(a|b)&c&gpu_mem>=80G").unwrap()),
         required_nodes: vec!["n1".into()],
         excluded_nodes: vec!["n2".into(), "n3".into()],
         exclusive: true,
@@ -36,6 +36,7 @@ fn spec() -> JobSpec {
             switches: Some(SwitchWish { count: 2, max_wait_seconds: 90 }),
             segment: Some(4),
             alone: true,
+            nvlink: true,
         },
     };
     JobSpec {

@@ -1,7 +1,8 @@
 //! `--constraint`: which features a job's nodes must have.
 //!
 //! `a&b`, `a|b`, `(a|b)&c`, `a*4&b*2` (counts of nodes), `[a|b]` (all nodes the same
-//! alternative). `&` and `,` both mean "and" and bind tighter than `|`.
+//! alternative). `&` and `,` both mean "and" and bind tighter than `|`. Beyond Slurm's grammar:
+//! `gpu_mem>=80G` for the memory of the GPUs that the job gets.
 
 use std::fmt;
 
@@ -9,6 +10,8 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Constraint {
     Feature(Box<str>),
+    /// GPUs have at least so many megabytes (of 10^6 bytes, as product names count).
+    GpuMemory(u64),
     /// All must hold on every node.
     And(Vec<Constraint>),
     /// One must hold on each node, not necessarily the same.
@@ -17,6 +20,14 @@ pub enum Constraint {
     SameOf(Vec<Constraint>),
     /// At least this many nodes must satisfy the inner constraint.
     Count(Box<Constraint>, u32),
+}
+
+/// What one node is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term<'a> {
+    Feature(&'a str),
+    /// Megabytes of each GPU at least.
+    GpuMemory(u64),
 }
 
 /// Why a constraint could not be read.
@@ -29,6 +40,8 @@ pub struct BadConstraint {
 
 /// Nesting beyond this is refused: no real constraint comes near, and the parser recurses.
 const MAX_DEPTH: u32 = 16;
+/// What the memory of GPUs is called in constraints.
+const GPU_MEMORY: &str = "gpu_mem";
 
 impl Constraint {
     /// Reads a constraint.
@@ -41,13 +54,14 @@ impl Constraint {
         if parser.rest.is_empty() { Ok(out) } else { Err(parser.bad("unexpected text at the end")) }
     }
 
-    /// Whether one node with these features may be part of an allocation. Counts and
+    /// Whether one node that `has` these things may be part of an allocation. Counts and
     /// same-alternative groups are questions about the whole allocation: here they ask only
     /// whether the node could serve as one of it.
     #[must_use]
-    pub fn admits(&self, has: &dyn Fn(&str) -> bool) -> bool {
+    pub fn admits(&self, has: &dyn Fn(Term<'_>) -> bool) -> bool {
         match self {
-            Constraint::Feature(name) => has(name),
+            Constraint::Feature(name) => has(Term::Feature(name)),
+            Constraint::GpuMemory(megabytes) => has(Term::GpuMemory(*megabytes)),
             // With a count among the parts, each node serves one part.
             Constraint::And(parts) if parts.iter().any(|p| matches!(p, Constraint::Count(..))) => {
                 let (counted, plain): (Vec<_>, Vec<_>) =
@@ -67,6 +81,7 @@ impl Constraint {
     pub fn features(&self) -> Vec<&str> {
         match self {
             Constraint::Feature(name) => vec![name],
+            Constraint::GpuMemory(_) => Vec::new(),
             Constraint::And(parts) | Constraint::Or(parts) | Constraint::SameOf(parts) => {
                 parts.iter().flat_map(Constraint::features).collect()
             }
@@ -137,9 +152,33 @@ impl Parser<'_> {
         if end == 0 {
             return Err(self.bad("a feature name is missing"));
         }
-        let feature = Constraint::Feature(self.rest[..end].into());
+        let name = &self.rest[..end];
         self.rest = &self.rest[end..];
-        Ok(feature)
+        if self.rest.starts_with(['>', '<']) {
+            if name != GPU_MEMORY || !self.eat(&['>']) || !self.eat(&['=']) {
+                return Err(self.bad("only gpu_mem>=SIZE is compared, as gpu_mem>=80G"));
+            }
+            return self.gpu_memory();
+        }
+        Ok(Constraint::Feature(name.into()))
+    }
+
+    /// `80G`: 10^9 bytes, since that is what products are named by.
+    fn gpu_memory(&mut self) -> Result<Constraint, BadConstraint> {
+        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(self.rest.len());
+        let text = self.rest[..end].to_ascii_uppercase();
+        self.rest = &self.rest[end..];
+        let text = text.strip_suffix('B').unwrap_or(&text);
+        let (number, times) = match text.strip_suffix(['M', 'G', 'T']) {
+            Some(number) if text.ends_with('G') => (number, 1000),
+            Some(number) if text.ends_with('T') => (number, 1_000_000),
+            Some(number) => (number, 1),
+            None => (text, 1),
+        };
+        let megabytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(times));
+        let megabytes = megabytes.filter(|n| *n > 0);
+        let bad = || self.bad("gpu_mem>= needs a size, as 80G");
+        megabytes.map(Constraint::GpuMemory).ok_or_else(bad)
     }
 
     fn bracketed(&mut self, close: char) -> Result<Constraint, BadConstraint> {
@@ -160,6 +199,10 @@ impl fmt::Display for Constraint {
         };
         match self {
             Constraint::Feature(name) => f.write_str(name),
+            Constraint::GpuMemory(mb) if mb.is_multiple_of(1000) => {
+                write!(f, "{GPU_MEMORY}>={}G", mb / 1000)
+            }
+            Constraint::GpuMemory(mb) => write!(f, "{GPU_MEMORY}>={mb}M"),
             Constraint::And(parts) => f.write_str(&join(parts, "&")),
             Constraint::Or(parts) => write!(f, "({})", join(parts, "|")),
             Constraint::SameOf(parts) => write!(f, "[{}]", join(parts, "|")),
@@ -175,7 +218,12 @@ mod tests {
     #[track_caller]
     fn check(text: &str, node: &[&str], admitted: bool) {
         let c = Constraint::parse(text).expect(text);
-        assert_eq!(c.admits(&|f| node.contains(&f)), admitted, "{text} on {node:?}");
+        let has = |term: Term<'_>| match term {
+            Term::Feature(name) => node.contains(&name),
+            // Nodes of these tests have GPUs of 80 GB.
+            Term::GpuMemory(megabytes) => megabytes <= 80_000,
+        };
+        assert_eq!(c.admits(&has), admitted, "{text} on {node:?}");
         assert_eq!(Constraint::parse(&c.to_string()).expect("its own print"), c, "{text}");
     }
 
@@ -189,10 +237,18 @@ mod tests {
         check("[opt|wsm]", &["wsm"], true);
         check("a*4&b*2", &["b"], true);
         check("a*4&b*2", &["c"], false);
+        check("gpu_mem>=80G", &[], true);
+        check("gpu_mem>=80GB&ib", &["ib"], true);
+        check("ib,gpu_mem>=141g", &["ib"], false);
+        check("(gpu_mem>=80500M|a)&b", &["a", "b"], true);
     }
 
     #[test]
     fn nonsense_is_named() {
+        for text in ["gpu_mem>80G", "gpu_mem>=", "gpu_mem>=x", "gpu_mem<=4G", "gpu_mem>=0", "a>=1"]
+        {
+            assert!(Constraint::parse(text).is_err(), "{text}");
+        }
         for text in ["", "a&", "|a", "(a", "a)", "[a|b", "a*0", "a*x", "a b"] {
             assert!(Constraint::parse(text).is_err(), "{text}");
         }

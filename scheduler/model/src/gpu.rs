@@ -24,6 +24,14 @@ pub struct Gpu {
     pub fabric: Option<Fabric>,
 }
 
+impl Gpu {
+    /// Its memory as products are named by it: in 10^6 bytes.
+    #[must_use]
+    pub const fn megabytes(&self) -> u64 {
+        self.memory_mib.saturating_mul(1 << 20) / 1_000_000
+    }
+}
+
 /// A part of a GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MigInstance {

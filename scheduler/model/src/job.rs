@@ -63,6 +63,8 @@ pub struct TopologyWish {
     pub segment: Option<u32>,
     /// `--exclusive=topo`: no other job in the blocks (without blocks: leaf switches) it gets.
     pub alone: bool,
+    /// `--nvlink=required`: its GPUs on a node are joined by NVLink, directly or over one another.
+    pub nvlink: bool,
 }
 
 /// `--switches=COUNT@TIME`: on at most so many leaf switches; the wish lapses with time.

@@ -35,7 +35,7 @@ pub mod time;
 pub mod topology;
 
 pub use array::{ArraySpec, IndexSet};
-pub use constraint::Constraint;
+pub use constraint::{Constraint, Term};
 pub use dependency::{Dependency, DependencyKind, DependencyTerm};
 pub use gpu::{Fabric, Gpu, MigInstance};
 pub use hostlist::Hostlist;

@@ -56,7 +56,7 @@ fn in_use(node: &Node) -> Value {
         // Hundredths of the 1 minute average.
         "cpu_load": (f64::from(node.load) * 100.0).round() as i64,
         "gres_used": tres::used(&node.gres, &node.gres_used),
-        "gres_drained": "N/A",
+        "gres_drained": tres::drained(&node.gres, &node.gres_drained),
         "tres_used": tres::text(&tres::used_of_node(node), Units::Exact),
         "last_busy": time(node.last_busy_at),
     })

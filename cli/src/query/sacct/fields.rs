@@ -187,8 +187,9 @@ fn clock_ms(ms: u64) -> String {
     Clock(i64::try_from(ms / 1000).unwrap_or(i64::MAX)).to_string()
 }
 
-fn usage_tres(cpu_ms: u64, rss_kib: u64, view: &View) -> String {
-    format!("cpu={},mem={}", clock_ms(cpu_ms), view.units.kib(rss_kib))
+fn usage_tres(cpu_ms: u64, rss_kib: u64, usage: Usage, view: &View) -> String {
+    let gpus = tres::of_gpus(&usage);
+    format!("cpu={},mem={}{gpus}", clock_ms(cpu_ms), view.units.kib(rss_kib))
 }
 
 fn state(row: &Row) -> String {
@@ -369,20 +370,20 @@ pub(in super::super) const FIELDS: &[Field] = &[
     f("TimelimitRaw", 10, |r, _| r.job(|j| limit(j, |m| m.to_string()))),
     f("TotalCPU", 10, |r, _| cpu_time(cpu_ms(r.usage()))),
     f("TRESUsageInAve", 14, |r, v| {
-        r.step(|s, u| usage_tres(average_ms(s, u), average_kib(s, u), v))
+        r.step(|s, u| usage_tres(average_ms(s, u), average_kib(s, u), u, v))
     }),
     f("TRESUsageInMax", 14, |r, v| {
-        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).max_rss_kib, v))
+        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).max_rss_kib, u, v))
     }),
     f("TRESUsageInMaxNode", 18, NONE),
     f("TRESUsageInMaxTask", 18, NONE),
     f("TRESUsageInMin", 14, |r, v| {
-        r.step(|s, u| usage_tres(tasks_of(s, u).min_cpu_ms, average_kib(s, u), v))
+        r.step(|s, u| usage_tres(tasks_of(s, u).min_cpu_ms, average_kib(s, u), u, v))
     }),
     f("TRESUsageInMinNode", 18, NONE),
     f("TRESUsageInMinTask", 18, NONE),
     f("TRESUsageInTot", 14, |r, v| {
-        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).sum_rss_kib, v))
+        r.step(|s, u| usage_tres(cpu_ms(u), tasks_of(s, u).sum_rss_kib, u, v))
     }),
     f("TRESUsageOutAve", 15, NONE),
     f("TRESUsageOutMax", 15, NONE),

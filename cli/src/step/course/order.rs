@@ -48,7 +48,7 @@ pub(super) fn order(
         cpu_bind_verbose: wish.cpu_bind_verbose,
         sample_seconds: wish.sample_seconds,
         cpus_per_task: wish.shape.cpus_per_task,
-        gpus_per_task: wish.gpus_per_task,
+        gpu_bind: Some(wish.gpu_bind.clone()),
         join_stderr: wish.stderr.is_none() && matches!(wish.stdout, Sink::There(_) | Sink::Nowhere),
         total_tasks: grant.tasks,
         name: wish.name.clone(),

@@ -27,7 +27,7 @@ pub(super) fn show(node: &Node, manner: Manner, here: &Surroundings) -> String {
         format!("Gres={}", or_null(&tres::declared(&node.gres))),
     ];
     if manner.details {
-        lines.push("GresDrain=N/A".to_owned());
+        lines.push(format!("GresDrain={}", tres::drained(&node.gres, &node.gres_drained)));
         lines.push(format!("GresUsed={}", or_null(&tres::used(&node.gres, &node.gres_used))));
     }
     lines.extend([

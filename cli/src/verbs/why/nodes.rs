@@ -41,10 +41,12 @@ fn sentence(filter: &str, detail: &str, one: bool) -> String {
         "whole-cpus" => format!("{has} too few CPUs, even when empty"),
         "whole-memory" => format!("{has} too little memory, even when empty"),
         "whole-gres" => format!("{has} too few {detail}, even when empty"),
+        "whole-links" => format!("{has} too few GPUs that NVLink joins"),
         "in-use" => format!("{is} in use, and nodes are not to be shared"),
         "free-cpus" => format!("{has} too few CPUs free"),
         "free-memory" => format!("{has} too little memory free"),
         "free-gres" => format!("{has} too few {detail} free"),
+        "free-links" => format!("{has} too few GPUs free that NVLink joins"),
         "promised" => format!("{has} room now, but promised to jobs ahead before this one ends"),
         other => format!("{is} out: {other} {detail}"),
     }

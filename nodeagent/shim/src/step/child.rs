@@ -23,7 +23,7 @@ use nix::unistd::{
 };
 
 use super::mpi::Mpi;
-use super::{cpus, variables};
+use super::{cpus, gpus, variables};
 use crate::child::default_signals;
 use crate::pattern::{Names, expand};
 use crate::slice::{Host, OOM_SCORE};
@@ -266,7 +266,14 @@ fn exec(common: &Common<'_>, mpi: &Mpi, local: usize) -> Refusal {
         return Refusal::of(1, "no command was given");
     };
     let mut env = common.environment.clone();
-    let mut own = variables::of_task(common.order, start, local);
+    // What cannot be bound was refused before the first task.
+    let of_tasks = gpus::of_tasks(common.order, start).unwrap_or_default();
+    let mine = of_tasks.get(local).copied().unwrap_or_default();
+    if start.gpu_bind.as_ref().is_some_and(|bind| bind.verbose) {
+        let line = gpus::verbose_line(common.order, start, mine);
+        let _ = nix::unistd::write(io::stderr(), line.as_bytes());
+    }
+    let mut own = variables::of_task(common.order, start, local, mine);
     own.push(("SLURM_TASK_PID".to_owned(), getpid().to_string()));
     env.extend(own.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()));
     env.extend(mpi.environment(local));

@@ -10,7 +10,7 @@
 //! - `dir`: the step's directory; `launcher`: the process that forks step shims
 //! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
-//! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`: binding
+//! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`, `gpus`: binding
 //! - `mpi`: how the tasks find each other
 
 mod child;
@@ -19,6 +19,7 @@ mod course;
 mod cpus;
 mod dir;
 mod feed;
+mod gpus;
 pub(crate) mod launcher;
 mod mpi;
 mod streams;

@@ -4,6 +4,7 @@ use muster_proto::shim::v1::StepOrder;
 use muster_proto::v1::{CpuBind, StartStep};
 
 use super::cpus;
+use super::gpus::{self, bits};
 use crate::slice::Host;
 
 /// Names that are set here and nowhere else.
@@ -51,10 +52,6 @@ const OURS_BEGIN: &str = "PMIX_SERVER_URI";
 const VISIBLE: [&str; 4] =
     ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"];
 
-fn bits(mask: u64) -> impl Iterator<Item = u32> {
-    (0..64u32).filter(move |bit| mask >> bit & 1 == 1)
-}
-
 fn join(numbers: impl Iterator<Item = u32>) -> String {
     numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
 }
@@ -75,7 +72,7 @@ pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<
     set("SLURM_TOPOLOGY_ADDR", &order.node);
     set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
     set("SLURM_CPUS_ON_NODE", &cpus::list(&part.cpus).len().max(1).to_string());
-    let gpus = gpus(start);
+    let gpus = gpus::of_step(start);
     if gpus != 0 {
         set("SLURM_GPUS_ON_NODE", &gpus.count_ones().to_string());
         set("SLURM_STEP_GPUS", &join(bits(gpus)));
@@ -92,20 +89,20 @@ pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<
     all
 }
 
-fn gpus(start: &StartStep) -> u64 {
-    let gres = start.part.iter().flat_map(|p| p.gres.iter());
-    gres.filter(|g| g.kind.as_ref().is_some_and(|k| k.name == "gpu")).fold(0, |m, g| m | g.mask)
-}
-
-/// What one task has of its own.
-pub(super) fn of_task(order: &StepOrder, start: &StartStep, local: usize) -> Vec<(String, String)> {
+/// What one task has of its own; `gpus`: those that it is to see.
+pub(super) fn of_task(
+    order: &StepOrder,
+    start: &StartStep,
+    local: usize,
+    gpus: u64,
+) -> Vec<(String, String)> {
     let part = start.part.clone().unwrap_or_default();
     let rank = part.tasks.get(local).copied().unwrap_or_default();
     let mut all = vec![
         ("SLURM_PROCID".to_owned(), rank.to_string()),
         ("SLURM_LOCALID".to_owned(), local.to_string()),
     ];
-    if let Some(list) = visible(order, gpus(start), start.gpus_per_task as usize, local) {
+    if let Some(list) = visible(order, gpus::of_step(start), gpus) {
         all.extend(VISIBLE.iter().map(|name| ((*name).to_owned(), list.clone())));
     }
     if start.cpu_bind() != CpuBind::Auto
@@ -122,23 +119,15 @@ pub(super) fn of_task(order: &StepOrder, start: &StartStep, local: usize) -> Vec
     all
 }
 
-/// The GPUs that a task is to see, as libraries count them; `None` where the job has none.
-fn visible(order: &StepOrder, of_step: u64, each: usize, local: usize) -> Option<String> {
-    if order.gpus_of_slice == 0 {
-        return None;
-    }
-    let mine: Vec<u32> = match each {
-        0 => bits(of_step).collect(),
-        each => bits(of_step).skip(local * each).take(each).collect(),
-    };
+/// The GPUs of a task as its libraries count them; `None` where the job has none.
+fn visible(order: &StepOrder, of_step: u64, mine: u64) -> Option<String> {
     // Under a device filter the driver shows the step's own GPUs alone, counted from 0.
     let held = if order.limits.is_some() { of_step } else { order.gpus_of_slice };
-    let position = |unit: u32| bits(held).position(|other| other == unit);
     let number = |unit: u32| match order.devices_held {
-        true => position(unit).map_or(unit, |at| at as u32),
+        true => gpus::position(held, unit),
         false => unit,
     };
-    Some(join(mine.into_iter().map(number)))
+    (order.gpus_of_slice != 0).then(|| join(bits(mine).map(number)))
 }
 
 #[cfg(test)]
@@ -154,13 +143,13 @@ mod tests {
             limits: Some(SliceLimits::default()),
             ..StepOrder::default()
         };
-        let see = |held, step, each, local| visible(&order(held), step, each, local).unwrap();
-        assert_eq!(see(false, 0b1111_0000, 0, 1), "4,5,6,7");
-        assert_eq!(see(true, 0b1111_0000, 0, 1), "0,1,2,3");
-        assert_eq!(see(true, 0b1100_0000, 0, 0), "0,1", "of the step's, not of the job's");
-        assert_eq!(see(true, 0b1100_0000, 1, 1), "1");
-        assert_eq!(see(true, 0b1111_0000, 2, 1), "2,3");
-        assert_eq!(see(true, 0, 0, 0), "", "a step without GPUs sees none");
-        assert_eq!(visible(&StepOrder::default(), 0, 0, 0), None);
+        let see = |held, step, mine| visible(&order(held), step, mine).unwrap();
+        assert_eq!(see(false, 0b1111_0000, 0b1111_0000), "4,5,6,7");
+        assert_eq!(see(true, 0b1111_0000, 0b1111_0000), "0,1,2,3");
+        assert_eq!(see(true, 0b1100_0000, 0b1100_0000), "0,1", "of the step's, not of the job's");
+        assert_eq!(see(true, 0b1100_0000, 0b1000_0000), "1");
+        assert_eq!(see(true, 0b1111_0000, 0b1100_0000), "2,3");
+        assert_eq!(see(true, 0, 0), "", "a step without GPUs sees none");
+        assert_eq!(visible(&StepOrder::default(), 0, 0), None);
     }
 }

@@ -163,15 +163,18 @@ fn an_instance_names_its_gpu_and_the_files_that_open_it() {
 }
 
 #[test]
-fn a_tray_of_a_rack_tells_its_fabric() {
-    let folder = tempfile::tempdir().unwrap();
-    let double = Double::new(folder.path(), "nvl72-tray");
-    let inventory = look(folder.path(), &double, &node(&[]));
-    assert_eq!(inventory.gpus.len(), 4);
-    for gpu in &inventory.gpus {
-        let fabric = gpu.fabric.as_ref().expect("joined");
-        assert_eq!((gpu.of.as_str(), fabric.clique), ("gb200", 7));
-        assert_eq!(fabric.cluster, "6e766c37322d7261636b2d3030303031");
+fn a_tray_of_a_rack_tells_its_fabric_by_old_drivers_and_new() {
+    for one_clique in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut double = Double::new(folder.path(), "nvl72-tray");
+        double.change(|scene| scene.one_clique = one_clique);
+        let inventory = look(folder.path(), &double, &node(&[]));
+        assert_eq!(inventory.gpus.len(), 4);
+        for gpu in &inventory.gpus {
+            let fabric = gpu.fabric.as_ref().expect("joined");
+            assert_eq!((gpu.of.as_str(), fabric.clique), ("gb200", 7));
+            assert_eq!(fabric.cluster, "6e766c37322d7261636b2d3030303031");
+        }
     }
 }
 

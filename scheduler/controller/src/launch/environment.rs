@@ -9,7 +9,7 @@ use muster_model::{GresMask, GresRequest, GresScope, Hostlist, MemoryRequest};
 use super::Facts;
 
 /// Names that describe a job: those inherited from a job that submitted this one would lie.
-const OF_A_JOB: [&str; 33] = [
+const OF_A_JOB: [&str; 34] = [
     "SLURM_JOB",
     "SLURM_ARRAY_",
     "SLURM_STEP",
@@ -28,6 +28,7 @@ const OF_A_JOB: [&str; 33] = [
     "SLURM_RESTART_COUNT",
     "SLURM_SUBMIT_",
     "SLURM_TRES_",
+    "SLURM_GPU_BIND",
     "SLURM_LAUNCH_",
     "SLURM_SRUN_",
     "SLURM_TOPOLOGY_",
@@ -50,11 +51,12 @@ const OF_GPUS: [&str; 4] =
     ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"];
 
 /// Options that only tasks and frameworks read back, and the names under which they do.
-const FROM_EXTRAS: [(&str, &str); 12] = [
+const FROM_EXTRAS: [(&str, &str); 13] = [
     ("hint", "SLURM_HINT"),
     ("distribution", "SLURM_DISTRIBUTION"),
     ("export", "SLURM_EXPORT_ENV"),
     ("gpu-bind", "SLURM_GPU_BIND"),
+    ("tres-bind", "SLURM_TRES_BIND"),
     ("gpu-freq", "SLURM_GPU_FREQ"),
     ("network", "SLURM_NETWORK"),
     ("profile", "SLURM_PROFILE"),

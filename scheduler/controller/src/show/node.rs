@@ -69,7 +69,21 @@ pub fn node(state: &State, node: &Node, live: Live) -> v1::Node {
             .or(reserved.first())
             .map_or_else(String::new, |r| r.name.to_string()),
         maintenance: maintenance.is_some(),
+        gres_drained: gres_drained(node),
     }
+}
+
+fn gres_drained(node: &Node) -> Vec<v1::GresMask> {
+    let drained = node.health.drained_gpus();
+    let slots = node.facts.slots.iter().zip(&node.facts.whole.gres);
+    let gpus = slots.filter(|(slot, _)| &*slot.kind.name == "gpu");
+    let out = gpus.map(|(slot, all)| (slot, all.mask & drained)).filter(|(_, mask)| *mask != 0);
+    out.map(|(slot, mask)| v1::GresMask {
+        kind: Some(kind_out(&slot.kind)),
+        mask,
+        count: mask.count_ones().into(),
+    })
+    .collect()
 }
 
 fn base(node: &Node, used: &Capacity) -> v1::NodeBase {

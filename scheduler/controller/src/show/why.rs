@@ -77,10 +77,12 @@ fn removed(state: &State, of: &Removed) -> wire::Removed {
         Filter::WholeCpus => ("whole-cpus", ""),
         Filter::WholeMemory => ("whole-memory", ""),
         Filter::WholeGres(kind) => ("whole-gres", &**kind),
+        Filter::WholeLinks => ("whole-links", ""),
         Filter::InUse => ("in-use", ""),
         Filter::FreeCpus => ("free-cpus", ""),
         Filter::FreeMemory => ("free-memory", ""),
         Filter::FreeGres(kind) => ("free-gres", &**kind),
+        Filter::FreeLinks => ("free-links", ""),
         Filter::Promised => ("promised", ""),
     };
     wire::Removed {

@@ -7,7 +7,7 @@ use muster_model::{GresKind, Inventory, NodeId, Timestamp};
 
 use crate::command::{NodeChange, PartitionChange};
 use crate::config::ClusterConfig;
-use crate::state::{Facts, Node, PartitionRow, State};
+use crate::state::{Node, PartitionRow, State};
 
 /// The name of the resource whose units agents find.
 pub(crate) const GPU: &str = "gpu";
@@ -57,7 +57,9 @@ pub(super) fn configured(state: &mut State, config: &Arc<ClusterConfig>) {
 }
 
 pub(super) fn registered(state: &mut State, id: NodeId, inventory: &Arc<Inventory>) {
-    of(state, id).inventory = Some(Arc::clone(inventory));
+    let node = of(state, id);
+    node.inventory = Some(Arc::clone(inventory));
+    node.look_up();
     state.rewire(id);
 }
 
@@ -98,7 +100,7 @@ pub(super) fn changed(state: &mut State, id: NodeId, change: &NodeChange) {
         node.comment.clone_from(comment);
     }
     // Capacity does not change here, so the ledger stands.
-    node.facts = Arc::new(Facts::new(&node.config));
+    node.look_up();
 }
 
 pub(super) fn partition_changed(state: &mut State, name: &str, change: &PartitionChange) {

@@ -87,6 +87,19 @@ fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> S
             return format!("it needs {wanted} {kind} on a node and the largest has {most}");
         }
     }
+    let gpus =
+        need.gres.iter().filter(|(kind, _)| &*kind.name == "gpu").map(|(_, n)| n).sum::<u64>();
+    let demand = Demand::new(ask.clone(), &state.derived.axes);
+    let most = demand.map_or(u32::MAX, |demand| {
+        let named = |f: &&&Facts| ask.required.is_empty() || ask.required.contains(&f.name);
+        let most = nodes.iter().filter(named).map(|f| demand.most_joined(f, None));
+        most.max().unwrap_or(u32::MAX)
+    });
+    if gpus > u64::from(most) {
+        return format!(
+            "it needs {gpus} GPUs joined by NVLink on a node and at most {most} are on any"
+        );
+    }
     for (kind, wanted) in &ask.job_gres {
         let all: u64 = nodes.iter().map(|f| units(f, kind)).sum();
         if *wanted > all {
@@ -98,6 +111,6 @@ fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> S
     if total > all {
         return format!("it needs {total} CPUs and its {} nodes have {all}", nodes.len());
     }
-    let most = ask.max_nodes.map_or("any number of".to_owned(), |max| max.to_string());
-    format!("no {most} nodes have all that it needs at once ({} qualify)", nodes.len())
+    let most = ask.max_nodes.map_or(String::new(), |max| format!("{max} "));
+    format!("no {most}nodes have all that it needs at once ({} qualify)", nodes.len())
 }

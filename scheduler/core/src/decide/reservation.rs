@@ -372,7 +372,7 @@ fn members(state: &State, new: &Reservation) -> Result<Vec<NodeId>, Rejection> {
 /// Nodes that it could have, idle ones first, then those with the fewest CPUs in use.
 fn candidates(state: &State, new: &Reservation) -> Result<Vec<NodeId>, Rejection> {
     let fits = |node: &&Node| {
-        let features = |c: &muster_model::Constraint| c.admits(&|f| node.facts.has_feature(f));
+        let features = |c: &muster_model::Constraint| c.admits(&|term| node.facts.has(term, &[]));
         (node.usable() || new.has(Flags::MAINT))
             && new.features.as_ref().is_none_or(features)
             && overlap(state, new, node.id).is_none()

@@ -11,6 +11,7 @@ use crate::lifecycle::{Allocation, Phase};
 use crate::state::{Job, State};
 
 use super::Decision;
+use super::gpu;
 use super::requeue::{eligible_at, enabled};
 
 pub(super) fn report(
@@ -69,7 +70,7 @@ fn told(
             clear(job, held, node, exit.filter(|_| batch).map(kept), now)
         }
         (SliceReport::Finished { exit: Some(exit) }, _) if batch => {
-            finished(job, held, node, *exit, now)
+            finished(state, job, held, node, *exit, now)
         }
         (SliceReport::Finished { .. }, _) => lost(state, job, held, node, now),
         (SliceReport::LaunchFailed { .. } | SliceReport::Lost { .. }, Phase::Completing { .. }) => {
@@ -91,6 +92,7 @@ fn running(job: &Job, held: &Allocation, started_at: Timestamp, now: Timestamp) 
 }
 
 fn finished(
+    state: &State,
     job: &Job,
     held: &Allocation,
     node: NodeId,
@@ -105,17 +107,18 @@ fn finished(
         | Phase::Completing { .. }
         | Phase::Ended { .. } => {}
     }
-    let outcome = outcome_of(&exit);
-    events.push(Event::Completing {
-        job: job.id,
-        attempt: job.attempt,
-        outcome: outcome.clone(),
-        then: AfterCompleting::End,
-        at: now,
-    });
+    let mut outcome = outcome_of(&exit);
+    let mut then = AfterCompleting::End;
+    // A program whose GPU is gone ends by itself, often before anybody ends it.
+    if matches!(outcome, Outcome::Failed(_)) && gpu::is_to_blame(state, job, node) {
+        (outcome, then) = node_failure(state, job, node, now);
+        events.extend(gpu::elsewhere(state, job, node, now));
+    }
+    let (id, attempt) = (job.id, job.attempt);
+    events.push(Event::Completing { job: id, attempt, outcome: outcome.clone(), then, at: now });
     let exit = Some(kept(exit));
-    events.push(Event::SliceCleared { job: job.id, attempt: job.attempt, node, exit });
-    events.extend(over(job, held, node, &outcome, AfterCompleting::End, now));
+    events.push(Event::SliceCleared { job: id, attempt, node, exit });
+    events.extend(over(job, held, node, &outcome, then, now));
     events
 }
 

@@ -5,6 +5,8 @@ use muster_model::{
     Constraint, GresKind, GresScope, MemoryRequest, Partition, Request, SwitchWish,
 };
 
+use crate::state::Facts;
+
 /// Memory on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
@@ -32,6 +34,8 @@ pub struct Ask {
     pub segment: Option<u32>,
     /// Nobody else in the part of the network that it gets.
     pub alone: bool,
+    /// A node's GPUs of the job are joined by NVLink.
+    pub nvlink: bool,
     /// On every node.
     pub node_gres: Vec<(GresKind, u64)>,
     /// For every task.
@@ -91,6 +95,7 @@ impl Ask {
             switches: request.topology.switches,
             segment: request.topology.segment,
             alone: request.topology.alone,
+            nvlink: request.topology.nvlink,
             node_gres,
             task_gres: scoped(GresScope::Task),
             job_gres: scoped(GresScope::Job),
@@ -102,6 +107,20 @@ impl Ask {
             alternatives,
             counts,
         }
+    }
+
+    /// The kinds of GPUs asked for.
+    #[must_use]
+    pub fn gpu_kinds(&self) -> Vec<&GresKind> {
+        let all = self.node_gres.iter().chain(&self.task_gres).chain(&self.job_gres);
+        all.map(|(kind, _)| kind).filter(|kind| &*kind.name == "gpu").collect()
+    }
+
+    /// Whether a node has what a constraint of this request names.
+    #[must_use]
+    pub fn finds(&self, constraint: &Constraint, facts: &Facts) -> bool {
+        let kinds = self.gpu_kinds();
+        constraint.admits(&|term| facts.has(term, &kinds))
     }
 
     /// Whether a node given to a job with a range of nodes is worth having beyond the least.
@@ -172,6 +191,7 @@ fn split_constraint(
             Constraint::Count(inner, n) => counts.push(((**inner).clone(), *n)),
             Constraint::SameOf(_)
             | Constraint::Feature(_)
+            | Constraint::GpuMemory(_)
             | Constraint::And(_)
             | Constraint::Or(_) => {}
         }

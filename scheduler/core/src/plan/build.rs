@@ -20,7 +20,7 @@ pub(super) fn slice(ask: &Ask, part: &Part, node: &ViewNode, free: &Row) -> Opti
     }
     let gres = match ask.exclusive {
         true => everything(facts, free),
-        false => pick_units(&need.gres, free, facts, wiring)?,
+        false => pick_units(ask, &need.gres, free, facts, wiring)?,
     };
     let gpus = gres.iter().filter(|g| &*g.kind.name == "gpu").fold(0, |all, g| all | g.mask);
     let near = wiring.map_or_else(Vec::new, |w| units::near(w.table.links(), gpus, &w.numa));
@@ -41,6 +41,7 @@ fn everything(facts: &Facts, free: &Row) -> Vec<GresMask> {
 
 /// The best free units that serve these wishes; wishes for a type choose before those for any.
 fn pick_units(
+    ask: &Ask,
     wants: &[(GresKind, u64)],
     free: &Row,
     facts: &Facts,
@@ -65,7 +66,11 @@ fn pick_units(
                 true => {
                     let gpu = &*facts.slots[i].kind.name == "gpu";
                     let table = wiring.filter(|_| gpu).map(|w| &w.table);
-                    units::choose(table, left[i].mask, u32::try_from(n).ok()?)?
+                    let n = u32::try_from(n).ok()?;
+                    match gpu && ask.nvlink {
+                        true => units::choose_joined(table, left[i].mask, n)?,
+                        false => units::choose(table, left[i].mask, n)?,
+                    }
                 }
                 false => 0,
             };
@@ -76,6 +81,15 @@ fn pick_units(
             wanted -= n;
         }
         if wanted > 0 {
+            return None;
+        }
+    }
+    if ask.nvlink {
+        let of_gpus = facts.slots.iter().zip(&taken).filter(|(slot, _)| &*slot.kind.name == "gpu");
+        let gpus = of_gpus.fold(0, |all, (_, (mask, _))| all | mask);
+        // Of several kinds each was chosen by itself.
+        let joined = wiring.is_some_and(|w| units::islands(w.table.links(), gpus) == [gpus]);
+        if gpus.count_ones() > 1 && !joined {
             return None;
         }
     }

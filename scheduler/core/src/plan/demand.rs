@@ -3,10 +3,11 @@
 
 use muster_model::GresKind;
 
-use crate::state::Facts;
+use crate::state::{Facts, Row, Wiring};
 
 use super::ask::{Ask, Memory};
 use super::axes::{ALL_SEATS, Amounts, Axes, CPUS, MEMORY, SEATS};
+use super::units;
 
 /// An [`Ask`] on the axes of a cluster.
 #[derive(Debug, Clone)]
@@ -144,14 +145,40 @@ impl Demand {
         even.then_some(Uniform { nodes, tasks, shares, only })
     }
 
+    /// The GPUs in some amounts.
+    #[must_use]
+    pub fn gpus(&self, amounts: &Amounts) -> u32 {
+        self.gpu.map_or(0, |gpu| super::axes::amount_on(amounts, gpu))
+    }
+
+    /// The most GPUs of a node that this job can have together: with `--nvlink=required` the largest
+    /// set that is joined, of all, or of those that are free `now`.
+    #[must_use]
+    pub fn most_joined(&self, facts: &Facts, now: Option<(&Row, Option<&Wiring>)>) -> u32 {
+        if !self.ask.nvlink {
+            return u32::MAX;
+        }
+        let kinds = self.ask.gpu_kinds();
+        let largest = |sets: &[u64], among: u64| {
+            sets.iter().map(|set| (set & among).count_ones()).max().unwrap_or(0).max(1)
+        };
+        let whole = largest(&facts.islands, facts.units_of(&facts.whole, &kinds));
+        match now {
+            Some((row, Some(wiring))) if whole > 1 => {
+                let free = facts.units_of(row, &kinds);
+                largest(&units::islands(wiring.table.links(), free), free).min(whole)
+            }
+            Some(_) | None => whole,
+        }
+    }
+
     /// Whether a node may be part of the job as far as its nature goes.
     #[must_use]
     pub fn admits(&self, facts: &Facts) -> bool {
         let ask = &self.ask;
-        let has = |name: &str| facts.has_feature(name);
         let gres = ask.node_gres.iter().chain(&ask.task_gres).chain(&ask.job_gres);
         !ask.excluded.iter().any(|name| **name == *facts.name)
-            && ask.constraint.as_ref().is_none_or(|c| c.admits(&has))
+            && ask.constraint.as_ref().is_none_or(|c| ask.finds(c, facts))
             && ask.threads_per_core.is_none_or(|n| facts.threads_per_core >= n)
             && ask.sockets_per_node.is_none_or(|n| facts.sockets >= n)
             && { gres }.all(|(kind, _)| facts.slots.iter().any(|s| s.kind.satisfies(kind)))

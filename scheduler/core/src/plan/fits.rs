@@ -32,7 +32,8 @@ pub fn could_serve(demand: &Demand, axes: &Axes, nodes: &[Node], members: &[Node
     let mut holds = |tasks: u32, shares: &[u64], node: NodeId| {
         let whole = axes.whole(node);
         demand.amounts(tasks, shares, whole, &mut amounts);
-        amounts.iter().all(|(axis, n)| whole[*axis] >= *n)
+        demand.gpus(&amounts) <= demand.most_joined(&nodes[node.0 as usize].facts, None)
+            && amounts.iter().all(|(axis, n)| whole[*axis] >= *n)
     };
     if let Some(uniform) = demand.uniform() {
         let enough = uniform.nodes as usize;

@@ -17,6 +17,10 @@ pub(super) trait Rooms {
     fn free(&mut self, node: NodeId) -> Option<&[u32]>;
     fn whole(&self, node: NodeId) -> &[u32];
     fn facts(&self, node: NodeId) -> &Facts;
+    /// The most GPUs of a node that the job can have together.
+    fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
+        demand.most_joined(self.facts(node), None)
+    }
 }
 
 /// How much of a job one node could take, and later how much it does take.
@@ -48,7 +52,7 @@ pub(super) fn gather(
     for option in &ask.alternatives {
         let having = |node: &NodeId| {
             let facts = rooms.facts(*node);
-            option.admits(&|name| facts.has_feature(name))
+            ask.finds(option, facts)
         };
         let nodes: Vec<NodeId> = candidates.iter().copied().filter(having).collect();
         if let Some(caps) = choose(demand, &nodes, &required, rooms, fuel) {
@@ -109,12 +113,9 @@ fn musts(
     // Each node serves one count. Those asked for by name serve the first that they can.
     let mut free: Vec<bool> = vec![true; fixed.len()];
     for (what, count) in &demand.ask.counts {
-        let fits = |node: NodeId, rooms: &dyn Fn(NodeId, &str) -> bool| {
-            what.admits(&|name| rooms(node, name))
-        };
         let mut left = *count;
         for (cap, unused) in fixed.iter().zip(&mut free) {
-            if left > 0 && *unused && fits(cap.node, &|n, f| rooms.facts(n).has_feature(f)) {
+            if left > 0 && *unused && demand.ask.finds(what, rooms.facts(cap.node)) {
                 *unused = false;
                 left -= 1;
             }
@@ -123,7 +124,7 @@ fn musts(
             if left == 0 {
                 break;
             }
-            let serves = fits(*node, &|n, f| rooms.facts(n).has_feature(f));
+            let serves = demand.ask.finds(what, rooms.facts(*node));
             if !serves || fixed.iter().any(|cap| cap.node == *node) {
                 continue;
             }
@@ -203,11 +204,12 @@ fn cap_of(demand: &Demand, node: NodeId, rooms: &mut impl Rooms, fuel: &mut u64)
     *fuel -= 1;
     let ask = &demand.ask;
     let whole: Vec<u32> = rooms.whole(node).to_vec();
+    let joined = rooms.most_joined(demand, node);
     let free = rooms.free(node)?;
     let mut amounts = Amounts::new();
     let mut fits = |tasks: u32, shares: &[u64]| {
         demand.amounts(tasks, shares, &whole, &mut amounts);
-        amounts.iter().all(|(axis, n)| free[*axis] >= *n)
+        demand.gpus(&amounts) <= joined && amounts.iter().all(|(axis, n)| free[*axis] >= *n)
     };
     let ones: Vec<u64> = ask.job_gres.iter().map(|_| 1).collect();
     let most = match (ask.tasks, ask.tasks_per_node) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use muster_model::{NodeId, Timestamp};
 
-use crate::state::Facts;
+use crate::state::{Facts, Row};
 
 use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
 use super::calendar::{Calendar, Fuel, Want};
@@ -40,6 +40,8 @@ pub struct Ground<'a> {
     closed: NodeSet,
     /// There are such nodes.
     closes: bool,
+    /// What the starts of this pass left free of the nodes that they took something of, by `NodeId`.
+    pub rows: Vec<Option<Box<Row>>>,
 }
 
 /// What a group asks of the nodes, and how far its search came.
@@ -245,7 +247,7 @@ impl Ground<'_> {
 
     /// Whether a query could be served if nobody ran anything.
     pub fn possible(&self, query: &Query, fuel: &mut Fuel) -> bool {
-        if let Some((uniform, _)) = &query.uniform {
+        if let Some((uniform, _)) = query.uniform.as_ref().filter(|_| !query.demand.ask.nvlink) {
             let mut amounts = Amounts::new();
             let mut found = 0;
             for (size, nodes) in self.axes.sizes() {
@@ -282,7 +284,7 @@ impl Ground<'_> {
         let mut nodes = base.clone();
         let kept = calendar.keep_fitting(want, slot, to, enough, &mut nodes, fuel);
         let exact = match kept {
-            Ok(exact) => exact && !query.uneven,
+            Ok(exact) => exact && !query.uneven && !query.demand.ask.nvlink,
             Err(short) => return Err(self.next_after(query, want, enough, (slot, short), fuel)),
         };
         let need = &want.amounts;
@@ -293,6 +295,11 @@ impl Ground<'_> {
                 return true;
             }
             looked += 1;
+            if query.demand.ask.nvlink
+                && query.demand.gpus(need) > self.most_joined(&query.demand, node, slot)
+            {
+                return false;
+            }
             if !query.uneven {
                 return calendar.has_throughout(slot, to, node, need);
             }
@@ -314,6 +321,14 @@ impl Ground<'_> {
             Part { node, tasks: uniform.tasks, shares: uniform.shares.clone(), amounts: taken }
         };
         Ok(chosen.into_iter().map(part).chain(mates).collect())
+    }
+
+    /// The most GPUs of a node that a job can have together. Which ones will be free later nobody
+    /// knows: then the whole node counts.
+    fn most_joined(&self, demand: &Demand, node: NodeId, slot: usize) -> u32 {
+        let at = &self.view.nodes[node.0 as usize];
+        let row = self.rows[node.0 as usize].as_deref().unwrap_or(&at.free);
+        demand.most_joined(&at.facts, (slot == 0).then_some((row, at.wiring.as_deref())))
     }
 
     /// What a job wants of the network at a time. A gang lies together wherever there is a network.
@@ -461,6 +476,9 @@ impl Rooms for Window<'_> {
     fn facts(&self, node: NodeId) -> &Facts {
         &self.ground.view.nodes[node.0 as usize].facts
     }
+    fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
+        self.ground.most_joined(demand, node, self.slot)
+    }
 }
 
 impl<'a> Ground<'a> {
@@ -495,6 +513,7 @@ impl<'a> Ground<'a> {
             most,
             closed: NodeSet::new(nodes),
             closes: false,
+            rows: vec![None; nodes],
         }
     }
 }

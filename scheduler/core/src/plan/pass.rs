@@ -34,8 +34,6 @@ struct Pass<'a> {
     queries: Vec<Option<usize>>,
     asked: Vec<Result<Query, Reason>>,
     sieve: Sieve<'a>,
-    /// Rows of nodes that starts of this pass took something of, by `NodeId`.
-    rows: Vec<Option<Box<Row>>>,
     /// What starts of this pass will give back, until the calendar is extended.
     endings: Vec<(Timestamp, Part)>,
     extended: bool,
@@ -74,7 +72,6 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         queries: vec![None; view.groups.len()],
         asked: Vec::new(),
         sieve: Sieve::default(),
-        rows: vec![None; view.nodes.len()],
         endings: Vec::new(),
         extended: false,
         throttles: view.throttles.clone(),
@@ -250,7 +247,7 @@ impl<'a> Pass<'a> {
         let mut slices = Vec::with_capacity(parts.len());
         for part in parts.iter().filter(|part| part.tasks > 0) {
             let node = &self.view.nodes[part.node.0 as usize];
-            let row = self.rows[part.node.0 as usize].as_deref().unwrap_or(&node.free);
+            let row = self.ground.rows[part.node.0 as usize].as_deref().unwrap_or(&node.free);
             let Some(slice) = build::slice(&query.demand.ask, part, node, row) else {
                 return false;
             };
@@ -258,7 +255,7 @@ impl<'a> Pass<'a> {
         }
         for slice in &slices {
             let node = &self.view.nodes[slice.node.0 as usize];
-            let row = self.rows[slice.node.0 as usize]
+            let row = self.ground.rows[slice.node.0 as usize]
                 .get_or_insert_with(|| Box::new(Row::clone(&node.free)));
             row.take(&node.facts, slice);
         }

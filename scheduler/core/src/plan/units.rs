@@ -76,6 +76,45 @@ pub fn choose(table: Option<&UnitTable>, free: u64, count: u32) -> Option<u64> {
     }
 }
 
+/// As [`choose`], of GPUs that NVLink joins, directly or over one another; `None`: no so many are.
+#[must_use]
+pub fn choose_joined(table: Option<&UnitTable>, free: u64, count: u32) -> Option<u64> {
+    let best = choose(table, free, count)?;
+    let Some(table) = table else { return (count <= 1).then_some(best) };
+    if count <= 1 || islands(&table.links, best) == [best] {
+        return Some(best);
+    }
+    let fits = islands(&table.links, free).into_iter().filter(|set| set.count_ones() >= count);
+    let grown = fits.map(|set| Field::new(&table.links, set).grow_joined(count as usize));
+    grown.max().map(|grade| grade.lowest.0)
+}
+
+/// Sets of two and more of these GPUs that NVLink joins, directly or over one another.
+#[must_use]
+pub fn islands(links: &GpuLinks, among: u64) -> Vec<u64> {
+    let all = if links.count >= 64 { u64::MAX } else { (1 << links.count) - 1 };
+    let mut left = among & all;
+    let mut out = Vec::new();
+    while let Some(first) = Ones(left).next() {
+        let mut island = 1u64 << first;
+        let mut edge = island;
+        left &= !island;
+        while let Some(gpu) = Ones(edge).next() {
+            edge &= !(1 << gpu);
+            let joined = |other: &u32| {
+                links.score(gpu as u8, *other as u8) >= muster_model::LinkClass::ISLAND
+            };
+            let new = Ones(left).filter(joined).fold(0, |mask, other| mask | 1u64 << other);
+            left &= !new;
+            (island, edge) = (island | new, edge | new);
+        }
+        if island.count_ones() > 1 {
+            out.push(island);
+        }
+    }
+    out
+}
+
 /// The `count` lowest bits of a mask.
 fn lowest(mask: u64, count: u32) -> u64 {
     Ones(mask).take(count as usize).fold(0, |out, bit| out | 1 << bit)
@@ -238,6 +277,19 @@ impl Field {
 
     /// From every GPU the nearest ones, one by one; the best of these sets.
     fn grow(&self, count: usize) -> u64 {
+        self.grown(count, false).map_or(0, |grade| grade.lowest.0)
+    }
+
+    /// The same over NVLinks alone. All of these GPUs are one island, and `count` is no more.
+    fn grow_joined(&self, count: usize) -> Grade {
+        self.grown(count, true).expect("an island has GPUs")
+    }
+
+    fn grown(&self, count: usize, joined: bool) -> Option<Grade> {
+        let linked = |draft: &Draft, gpu: usize| {
+            let to = |other: &usize| self.pair(gpu, *other).0 >= muster_model::LinkClass::ISLAND;
+            !joined || draft.chosen.iter().any(to)
+        };
         let grown = (0..self.gpus.len()).map(|seed| {
             let mut draft = Self::empty();
             let mut next = Some(seed);
@@ -247,7 +299,8 @@ impl Field {
                 if draft.chosen.len() == count {
                     break;
                 }
-                let others = (0..self.gpus.len()).filter(|gpu| !draft.chosen.contains(gpu));
+                let new = |gpu: &usize| !draft.chosen.contains(gpu) && linked(&draft, *gpu);
+                let others = (0..self.gpus.len()).filter(new);
                 next = others.max_by_key(|gpu| {
                     let (weakest, sum, degrees) = self.with(&draft, *gpu);
                     (weakest, sum, Reverse(degrees), Reverse(*gpu))
@@ -255,7 +308,7 @@ impl Field {
             }
             self.grade(&draft)
         });
-        grown.max().map_or(0, |grade| grade.lowest.0)
+        grown.max()
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::apply::GPU;
 
-use crate::plan::units::UnitTable;
+use crate::plan::nodeset::Ones;
+use crate::plan::units::{UnitTable, islands};
 use muster_model::{
     Capacity, CpuSet, GresKind, GresMask, Inventory, JobId, NodeConfig, NodeHealth, NodeId, Slice,
+    Term,
 };
 
 /// One node. Its id is its place in `State::nodes`; it is never taken away, since old facts
@@ -53,6 +55,10 @@ pub struct Facts {
     pub slots: Vec<GresSlot>,
     /// Everything the node has.
     pub whole: Row,
+    /// Parallel to `slots`: megabytes (10^6) of the smallest GPU; 0: no GPUs, or nobody told.
+    pub gpu_megabytes: Vec<u64>,
+    /// GPUs that NVLink joins, directly or over one another: the units of each such set.
+    pub islands: Vec<u64>,
 }
 
 /// One kind of generic resource on a node.
@@ -82,9 +88,18 @@ pub struct Units {
 
 impl Facts {
     #[must_use]
-    pub fn new(config: &NodeConfig) -> Self {
+    pub fn new(config: &NodeConfig, inventory: Option<&Inventory>) -> Self {
         let (slots, gres) = slots(&config.capacity);
+        let gpus = inventory.map_or(&[][..], |told| &told.gpus);
+        let smallest = |(slot, units): (&GresSlot, &Units)| {
+            let of_slot = Ones(units.mask).filter(|_| &*slot.kind.name == GPU);
+            let megabytes = |unit: u32| gpus.get(unit as usize).map_or(0, |gpu| gpu.megabytes());
+            of_slot.map(megabytes).min().unwrap_or(0)
+        };
+        let links = inventory.and_then(|told| told.links.as_deref()).filter(|l| l.is_sound());
         Facts {
+            gpu_megabytes: slots.iter().zip(&gres).map(smallest).collect(),
+            islands: links.map_or_else(Vec::new, |links| islands(links, u64::MAX)),
             name: config.name.clone(),
             features: config.features.clone(),
             weight: config.weight,
@@ -102,6 +117,34 @@ impl Facts {
     #[must_use]
     pub fn has_feature(&self, name: &str) -> bool {
         self.features.iter().any(|f| **f == *name)
+    }
+
+    /// Whether a node has what a constraint names; of GPUs, those of these kinds, all where none is
+    /// named.
+    #[must_use]
+    pub fn has(&self, term: Term<'_>, kinds: &[&GresKind]) -> bool {
+        match term {
+            Term::Feature(name) => self.has_feature(name),
+            Term::GpuMemory(megabytes) => {
+                let mut slots = self.slots.iter().zip(&self.gpu_megabytes);
+                let mut some = false;
+                let all = slots.all(|(slot, has)| {
+                    let asked = kinds.is_empty() || kinds.iter().any(|k| slot.kind.satisfies(k));
+                    let counts = &*slot.kind.name == GPU && asked;
+                    some |= counts;
+                    !counts || *has >= megabytes
+                });
+                all && some
+            }
+        }
+    }
+
+    /// The units of these kinds.
+    #[must_use]
+    pub fn units_of(&self, row: &Row, kinds: &[&GresKind]) -> u64 {
+        let of = self.slots.iter().zip(&row.gres);
+        let asked = of.filter(|(slot, _)| kinds.iter().any(|kind| slot.kind.satisfies(kind)));
+        asked.fold(0, |mask, (_, units)| mask | units.mask)
     }
 }
 
@@ -126,7 +169,7 @@ fn slots(capacity: &Capacity) -> (Vec<GresSlot>, Vec<Units>) {
 impl Node {
     #[must_use]
     pub fn new(id: NodeId, config: NodeConfig) -> Self {
-        let facts = Arc::new(Facts::new(&config));
+        let facts = Arc::new(Facts::new(&config, None));
         Node {
             id,
             free: Arc::new(facts.whole.clone()),
@@ -185,6 +228,11 @@ impl Node {
         }
     }
 
+    /// Makes its facts anew.
+    pub(crate) fn look_up(&mut self) {
+        self.facts = Arc::new(Facts::new(&self.config, self.inventory.as_deref()));
+    }
+
     pub(crate) fn hold(&mut self, job: JobId, slice: &Slice) {
         self.jobs.insert(job);
         let facts = Arc::clone(&self.facts);
@@ -200,7 +248,7 @@ impl Node {
 
     /// After `config` changed: nobody holds anything until the ledger is filled anew.
     pub(crate) fn reset(&mut self) {
-        self.facts = Arc::new(Facts::new(&self.config));
+        self.look_up();
         self.free = Arc::new(self.facts.whole.clone());
         self.jobs.clear();
     }

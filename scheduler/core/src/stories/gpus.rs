@@ -180,3 +180,159 @@ fn a_node_that_declares_none_has_the_gpus_that_are_found() {
         &["1 launches on n1"],
     );
 }
+
+/// A job on GPU `unit` of n1 that runs, and may run again.
+fn on_n1(w: &mut World, requeue: Option<bool>) -> u32 {
+    let job = w.submit(|spec, request| {
+        spec.requeue = requeue;
+        request.gres = vec![gpus(1, GresScope::Node)];
+    });
+    w.pass();
+    w.run(job.0);
+    assert_eq!(w.nodes_of(job.0), ["n1"]);
+    job.0
+}
+
+#[test]
+fn a_job_that_asks_for_it_runs_elsewhere_when_its_gpu_fails() {
+    check(
+        World::new(),
+        |w| {
+            on_n1(w, Some(true));
+            on_n1(w, None);
+            let now = w.now;
+            report(w, &[fault(0, "hot", false, now)]);
+            report(w, &[fault(0, "Xid 79", true, now), fault(1, "Xid 79", true, now)]);
+            assert_eq!(w.job(1).spec.request.excluded_nodes, ["n1".into()]);
+            w.clear();
+            w.pass();
+        },
+        &["1 launches on n2", "2 runs on n1"],
+    );
+}
+
+#[test]
+fn a_program_that_dies_of_its_gpu_counts_as_hit_by_it() {
+    check(
+        World::new(),
+        |w| {
+            on_n1(w, None);
+            on_n1(w, Some(true));
+            let now = w.now;
+            // The first holds GPU 0, which is well; what may pass is no excuse.
+            report(w, &[fault(1, "hot", false, now)]);
+            w.exit(2, 3);
+            assert!(w.job(2).phase.is_ended(), "its own fault");
+            on_n1(w, Some(true));
+            let gpus_of = |w: &World| w.job(3).phase.allocation().map(|h| h.placement.clone());
+            let held = gpus_of(w).expect("runs").slices[0].gres[0].mask.trailing_zeros();
+            let node = w.node("n1");
+            let at = w.now;
+            let mark = muster_model::node::GpuMark {
+                mark: muster_model::node::Mark { reason: "Xid 48".into(), by: None, at },
+                lifts: false,
+            };
+            let gpu = u8::try_from(held).expect("few GPUs");
+            let event = Event::GpuDrain { node, gpu, mark: Some(mark), at };
+            apply(&mut w.state, &event);
+            w.log.push(event);
+            w.exit(3, 1);
+            w.pass();
+        },
+        &["1 runs on n1", "3 launches on n2"],
+    );
+}
+
+#[test]
+fn a_job_that_only_one_node_can_serve_comes_back_to_it() {
+    check(
+        World::new(),
+        |w| {
+            let job = w.submit(|spec, request| {
+                spec.requeue = Some(true);
+                request.required_nodes = vec!["n1".into()];
+                request.gres = vec![gpus(3, GresScope::Node)];
+            });
+            w.pass();
+            w.run(job.0);
+            let now = w.now;
+            report(w, &[fault(2, "Xid 79", true, now)]);
+            w.clear();
+            w.pass();
+            let held = w.job(job.0).phase.allocation().expect("again").placement.slices[0].clone();
+            assert_eq!(held.gres[0].mask, 0b1011, "not with the GPU that failed");
+        },
+        &["1 launches on n1"],
+    );
+}
+
+/// Registers a node's GPUs with these links, each of so many MiB.
+fn tell(w: &mut World, name: &str, links: muster_model::GpuLinks, memory_mib: u64) {
+    let node = w.node(name);
+    let capacity = w.state.node(node).expect("known").config.capacity.clone();
+    let gpu = muster_model::Gpu { of: "h100".into(), memory_mib, ..muster_model::Gpu::default() };
+    let gpus = vec![gpu; usize::from(links.count)];
+    let links = Some(std::sync::Arc::new(links));
+    let inventory =
+        Inventory { capacity, boot_id: "b1".into(), gpus, links, ..Inventory::default() };
+    w.wish(Command::Register { node, inventory: Box::new(inventory) }).expect("registers");
+}
+
+/// Two pairs of bridged GPUs.
+fn bridged() -> muster_model::GpuLinks {
+    use muster_model::LinkClass::{NvLink, System};
+    let pairs = [(0, 1, NvLink(4)), (2, 3, NvLink(4))];
+    muster_model::GpuLinks::from_pairs(&[0, 0, 1, 1], System, &pairs)
+}
+
+fn constrained(request: &mut Request, text: &str, count: u64) {
+    request.constraint = Some(muster_model::Constraint::parse(text).expect("valid"));
+    request.gres = vec![gpus(count, GresScope::Node)];
+}
+
+#[test]
+fn the_memory_of_gpus_chooses_nodes_and_what_no_node_has_is_refused() {
+    check(
+        World::new(),
+        |w| {
+            tell(w, "n1", bridged(), 46_068);
+            tell(w, "n2", bridged(), 81_559);
+            w.submit(|_, r| constrained(r, "gpu_mem>=80G&gpu", 1));
+            w.submit(|_, r| constrained(r, "gpu_mem>=48G", 1));
+            w.pass();
+            refused(w.try_submit(|_, r| constrained(r, "gpu_mem>=141G", 1)), "gpu_mem>=141G");
+            refused(w.try_submit(|_, r| constrained(r, "gpu_mem>=80G&ib", 1)), "none of its");
+        },
+        &["1 launches on n2", "2 launches on n1"],
+    );
+}
+
+#[test]
+fn joined_gpus_are_waited_for_and_refused_where_there_are_none() {
+    let joined = |count| {
+        move |_: &mut muster_model::JobSpec, r: &mut Request| {
+            r.gres = vec![gpus(count, GresScope::Node)];
+            r.topology.nvlink = true;
+        }
+    };
+    check(
+        World::new(),
+        |w| {
+            refused(w.try_submit(joined(2)), "2 GPUs joined by NVLink on a node and at most 1");
+            tell(w, "n1", bridged(), 81_559);
+            refused(w.try_submit(joined(3)), "3 GPUs joined by NVLink on a node and at most 2");
+            // One of each pair is free: two, but not joined.
+            let now = w.now;
+            report(w, &[fault(0, "hot", false, now), fault(2, "hot", false, now)]);
+            w.submit(|_, r| r.required_nodes = vec!["n2".into()]);
+            w.submit(joined(2));
+            w.pass();
+            assert!(w.job(2).phase.is_pending(), "two are free and no two are joined");
+            report(w, &[fault(0, "hot", false, now)]);
+            w.pass();
+            let held = w.job(2).phase.allocation().expect("started").placement.slices[0].clone();
+            assert_eq!(held.gres[0].mask, 0b1100);
+        },
+        &["1 launches on n2", "2 launches on n1"],
+    );
+}

@@ -20,6 +20,7 @@ use crate::slice::{Host, chain, limits_of};
 use crate::step::child::Common;
 use crate::step::clients::Client;
 use crate::step::dir::{StepDir, group_name};
+use crate::step::gpus;
 use crate::step::mpi::Mpi;
 use crate::step::variables;
 
@@ -114,6 +115,7 @@ fn begin(host: &Host, dir: &StepDir) -> Result<(StepOrder, UnixListener, SignalF
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let children = SignalFd::with_flags(&mask, flags).map_err(|e| fail("watch children", &e))?;
     let order = dir.read_order().map_err(|e| fail("order", &e))?;
+    gpus::of_tasks(&order, &order.start.clone().unwrap_or_default())?;
     let pid = std::process::id();
     let start_ticks = stat(pid).map_or(0, |stat| stat.start_ticks);
     let shim = StepShim { pid, start_ticks, boot_id: host.boot_id.clone() };

@@ -171,8 +171,9 @@ impl Gen {
 
     fn constraint(&mut self, depth: u32) -> Constraint {
         let parts = |g: &mut Gen| g.some(|g| g.constraint(depth - 1));
-        match if depth == 0 { 0 } else { self.below(5) } {
+        match if depth == 0 { 0 } else { self.below(6) } {
             0 => Constraint::Feature(self.text()),
+            5 => Constraint::GpuMemory(self.num().into()),
             1 => Constraint::And(parts(self)),
             2 => Constraint::Or(parts(self)),
             3 => Constraint::SameOf(parts(self)),
@@ -202,6 +203,7 @@ impl Gen {
                 switches: self.opt(|g| SwitchWish { count: g.num(), max_wait_seconds: g.num() }),
                 segment: self.opt(Gen::num),
                 alone: self.yes(),
+                nvlink: self.yes(),
             },
         }
     }

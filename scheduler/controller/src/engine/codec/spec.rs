@@ -46,6 +46,7 @@ impl Stored for Constraint {
         let parts = |parts: &[Constraint]| rec::ConstraintList { parts: list(parts) };
         let kind = match self {
             Constraint::Feature(name) => Kind::Feature(name.to_string()),
+            Constraint::GpuMemory(megabytes) => Kind::GpuMemoryMb(*megabytes),
             Constraint::And(all) => Kind::And(parts(all)),
             Constraint::Or(any) => Kind::Or(parts(any)),
             Constraint::SameOf(any) => Kind::SameOf(parts(any)),
@@ -61,6 +62,7 @@ impl Stored for Constraint {
         use rec::constraint::Kind;
         Ok(match r.kind.ok_or(BadRecord::Missing("kind of constraint"))? {
             Kind::Feature(name) => Constraint::Feature(name.into()),
+            Kind::GpuMemoryMb(megabytes) => Constraint::GpuMemory(megabytes),
             Kind::And(all) => Constraint::And(load_list(all.parts)?),
             Kind::Or(any) => Constraint::Or(load_list(any.parts)?),
             Kind::SameOf(any) => Constraint::SameOf(load_list(any.parts)?),
@@ -98,6 +100,7 @@ impl Stored for Request {
             switch_wait_seconds: self.topology.switches.map_or(0, |wish| wish.max_wait_seconds),
             segment: self.topology.segment,
             topology_alone: self.topology.alone,
+            nvlink_required: self.topology.nvlink,
         }
     }
 
@@ -125,6 +128,7 @@ impl Stored for Request {
                     .map(|count| SwitchWish { count, max_wait_seconds: r.switch_wait_seconds }),
                 segment: r.segment,
                 alone: r.topology_alone,
+                nvlink: r.nvlink_required,
             },
         })
     }

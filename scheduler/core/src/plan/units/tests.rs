@@ -258,3 +258,60 @@ fn the_cpus_near_some_gpus_are_those_of_their_numa_nodes() {
     assert_eq!(near(&pcie(), bits(&[0, 5]), &numa), [cpus("0-7"), cpus("8-15")]);
     assert!(near(&pcie(), bits(&[40]), &numa).is_empty());
 }
+
+#[track_caller]
+fn check_joined(links: &GpuLinks, free: &[u32], count: u32, expected: Option<&[u32]>) {
+    let table = UnitTable::new(links.clone());
+    let chosen = choose_joined(Some(&table), bits(free), count);
+    assert_eq!(chosen, expected.map(bits), "{count} of {free:?}");
+}
+
+#[test]
+fn joined_gpus_are_joined_whatever_else_is_free() {
+    let mesh = cube_mesh();
+    check_joined(&mesh, &[0, 1, 2, 3, 4, 5, 6, 7], 8, Some(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    // 0 reaches 5, 6 and 7 over 4 alone.
+    check_joined(&mesh, &[0, 5], 2, None);
+    check_joined(&mesh, &[0, 5, 6], 2, Some(&[5, 6]));
+    check_joined(&mesh, &[0, 4, 7], 3, Some(&[0, 4, 7]));
+    check_joined(&pcie(), &[0, 1], 2, None);
+    check_joined(&pcie(), &[3], 1, Some(&[3]));
+    assert_eq!(choose_joined(None, 0b11, 2), None, "nobody told how they are joined");
+    // Two bridges: the pair on NUMA node 0 is broken up already.
+    let bridges = [(0, 1, LinkClass::NvLink(4)), (2, 3, LinkClass::NvLink(4))];
+    let bridged = GpuLinks::from_pairs(&[0, 0, 1, 1], LinkClass::System, &bridges);
+    check_joined(&bridged, &[1, 2, 3], 2, Some(&[2, 3]));
+    check_joined(&bridged, &[0, 1, 2, 3], 3, None);
+    assert_eq!(islands(&bridged, u64::MAX), [0b11, 0b1100]);
+}
+
+proptest! {
+    #[test]
+    fn a_joined_choice_is_there_exactly_when_an_island_is_large_enough(
+        scores in prop::collection::vec(prop::sample::select(vec![0u8, 10, 108, 116]), 36),
+        free in 0u64..512,
+        count in 1u32..9,
+    ) {
+        let mut pairs = Vec::new();
+        let mut next = scores.iter();
+        for a in 0..9u8 {
+            for b in 0..a {
+                pairs.push((a, b, LinkClass::of_score(*next.next().expect("36 pairs"))));
+            }
+        }
+        let links = GpuLinks::from_pairs(&[0; 9], LinkClass::Unknown, &pairs);
+        let table = UnitTable::new(links.clone());
+        let chosen = choose_joined(Some(&table), free, count);
+        let there = if count == 1 {
+            free != 0
+        } else {
+            islands(&links, free).iter().any(|set| set.count_ones() >= count)
+        };
+        prop_assert_eq!(chosen.is_some(), there);
+        if let Some(chosen) = chosen {
+            prop_assert_eq!(chosen.count_ones(), count);
+            prop_assert_eq!(chosen & !free, 0);
+            prop_assert!(count == 1 || islands(&links, chosen) == [chosen]);
+        }
+    }
+}

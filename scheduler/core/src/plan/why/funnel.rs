@@ -33,12 +33,16 @@ pub enum Filter {
     WholeCpus,
     WholeMemory,
     WholeGres(Box<str>),
+    /// NVLink joins too few of its GPUs.
+    WholeLinks,
     /// It shall be alone there and is not, or somebody else is to be alone.
     InUse,
     /// Too little is free.
     FreeCpus,
     FreeMemory,
     FreeGres(Box<str>),
+    /// NVLink joins too few of those that are free.
+    FreeLinks,
     /// Enough is free, but promised to a job ahead before this one would be over.
     Promised,
 }
@@ -52,6 +56,7 @@ impl Filter {
                 | Filter::FreeCpus
                 | Filter::FreeMemory
                 | Filter::FreeGres(_)
+                | Filter::FreeLinks
                 | Filter::Promised
                 | Filter::Reservation(_)
         )
@@ -193,8 +198,7 @@ impl<'a> Check<'a> {
             return Some(Filter::WholeGres(self.unknown_gres()));
         };
         let ask = &demand.ask;
-        let has = |name: &str| facts.has_feature(name);
-        if ask.constraint.as_ref().is_some_and(|c| !c.admits(&has)) {
+        if ask.constraint.as_ref().is_some_and(|c| !ask.finds(c, facts)) {
             return Some(Filter::Features);
         }
         let too_small = ask.threads_per_core.is_some_and(|n| facts.threads_per_core < n)
@@ -226,10 +230,19 @@ impl<'a> Check<'a> {
                 other => Filter::WholeGres(self.label(other)),
             });
         }
-        self.falls_now(id, &need, until)
+        if demand.gpus(&need) > demand.most_joined(facts, None) {
+            return Some(Filter::WholeLinks);
+        }
+        self.falls_now(id, demand, &need, until)
     }
 
-    fn falls_now(&self, id: NodeId, need: &Amounts, until: Option<Timestamp>) -> Option<Filter> {
+    fn falls_now(
+        &self,
+        id: NodeId,
+        demand: &Demand,
+        need: &Amounts,
+        until: Option<Timestamp>,
+    ) -> Option<Filter> {
         let calendar = &self.ground?.calendar;
         if let Some(axis) = short(need, calendar.free(0, id)) {
             return Some(match axis {
@@ -238,6 +251,11 @@ impl<'a> Check<'a> {
                 MEMORY => Filter::FreeMemory,
                 other => Filter::FreeGres(self.label(other)),
             });
+        }
+        let node = &self.survey.view.nodes[id.0 as usize];
+        let now = Some((&*node.free, node.wiring.as_deref()));
+        if demand.gpus(need) > demand.most_joined(&node.facts, now) {
+            return Some(Filter::FreeLinks);
         }
         let to = calendar.end_slot(0, until);
         (!calendar.has_throughout(0, to, id, need)).then_some(Filter::Promised)

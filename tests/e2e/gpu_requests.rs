@@ -1,0 +1,118 @@
+//! Requests for GPUs in all their spellings, on machines that are wired as real ones are.
+
+use crate::gpus::machines;
+use crate::harness::Cluster;
+
+/// What a job says of itself; it stays until the test is over.
+const TELL: &str = "#!/bin/sh\necho \"$SLURMD_NODENAME $SLURM_JOB_GPUS\"\nsleep 600\n";
+
+/// Submits a job that stays, and returns its node and its GPUs as the node counts them.
+#[track_caller]
+fn place(cluster: &Cluster, words: &[&str]) -> (u32, String) {
+    let script = cluster.script("tell.sh", TELL);
+    let mut line = vec!["-o", "%j.out"];
+    line.extend(words);
+    line.push(&script);
+    let job = cluster.submit(&line);
+    cluster.until_written(&format!("{job}.out"), "\n");
+    (job, cluster.text(&format!("{job}.out")).trim().to_owned())
+}
+
+/// A submission that can never be served: the sentence it is refused with.
+#[track_caller]
+fn refused(cluster: &Cluster, words: &[&str], part: &str) {
+    let mut line = vec!["sbatch"];
+    line.extend(words);
+    line.push("--wrap=true");
+    let said = cluster.run(&line);
+    assert!(said.code == 1 && said.err.contains(part), "{words:?}: {said:?}");
+}
+
+#[test]
+fn jobs_get_gpus_that_hang_together() {
+    let layouts = ["dgx1-v100", "pcie-a100", "dgx-h100", "nvl72-tray"];
+    let (cluster, _doubles) = machines(&layouts);
+    let on = |node: &str, words: &[&str]| {
+        let mut line = vec!["-w", node, "-c1", "--mem=100M"];
+        line.extend(words);
+        place(&cluster, &line).1
+    };
+    // Two of the cube mesh have a double link, and leave one whole quad.
+    let mesh = on("n1", &["--gres=gpu:2"]);
+    let pairs = ["0,3", "0,4", "1,2", "1,5", "2,3", "4,7", "5,6", "6,7"];
+    assert!(pairs.iter().any(|pair| mesh == format!("n1 {pair}")), "{mesh}");
+    let quad = on("n1", &["--gres=gpu:4", "--nvlink=required"]);
+    assert!(quad == "n1 0,1,2,3" || quad == "n1 4,5,6,7", "{quad}");
+    // Four in one NUMA node, then the four of the other.
+    assert_eq!(on("n2", &["--gres=gpu:4"]), "n2 0,1,2,3");
+    assert_eq!(on("n2", &["--gres=gpu:2"]), "n2 4,5");
+    // A whole node on switches, and a tray.
+    assert_eq!(on("n3", &["--gres=gpu:8", "--nvlink=required"]), "n3 0,1,2,3,4,5,6,7");
+    assert_eq!(on("n4", &["--gres=gpu:gb200:4"]), "n4 0,1,2,3");
+    let never = ["-w", "n2", "--gres=gpu:2", "--nvlink=required"];
+    refused(
+        &cluster,
+        &never,
+        "it needs 2 GPUs joined by NVLink on a node and at most 1 are on any",
+    );
+    refused(&cluster, &["--nvlink=maybe"], "--nvlink");
+}
+
+#[test]
+fn gpus_are_asked_for_by_number_by_type_and_by_memory() {
+    let (cluster, _doubles) = machines(&["dgx-h100", "mig-a100"]);
+    let mine = |words: &[&str]| {
+        let mut line = words.to_vec();
+        if !words.iter().any(|word| word.starts_with("--mem")) {
+            line.push("--mem=100M");
+        }
+        let (job, place) = place(&cluster, &line);
+        let show = cluster.ok(&["scontrol", "-d", "show", "job", &job.to_string()]);
+        cluster.ok(&["scancel", &job.to_string()]);
+        cluster.ended(job);
+        (place, show)
+    };
+    assert_eq!(mine(&["-w", "n1", "-c1", "--gpus=2"]).0, "n1 0,1");
+    assert_eq!(mine(&["-n2", "--gpus-per-task=h100:2"]).0, "n1 0,1,2,3");
+    let (place, show) = mine(&["--gpus=h100:3", "--cpus-per-gpu=2", "--mem-per-gpu=200M"]);
+    assert_eq!(place, "n1 0,1,2");
+    assert!(show.contains("NumCPUs=6") && show.contains("mem=600M"), "{show}");
+    let (place, show) = mine(&["--gpus=h100:2", "--ntasks-per-gpu=2"]);
+    assert!(place == "n1 0,1" && show.contains("NumTasks=4"), "{show}");
+    // Instances are types of their own; several types in one job.
+    let types = "--gres=gpu:a100_1g.5gb:2,gpu:a100_3g.20gb:1";
+    assert_eq!(mine(&["-c1", types]).0, "n2 1,2,4");
+    assert_eq!(mine(&["-c1", "--gpus=a100_2g.10gb:1"]).0, "n2 3");
+    // By memory: an instance is as large as it is.
+    assert_eq!(mine(&["-c1", "--gres=gpu:1", "--constraint=gpu_mem>=80G"]).0, "n1 0");
+    let a100 = ["-c1", "--gpus=a100:1", "--constraint=gpu_mem>=40G"];
+    assert_eq!(mine(&a100).0, "n2 0");
+    refused(&cluster, &["--gres=gpu:1", "--constraint=gpu_mem>=141G"], "gpu_mem>=141G");
+    refused(&cluster, &["--gres=gpu:1", "--constraint=gpu_mem>80G"], "gpu_mem>=80G");
+    refused(&cluster, &["--gres=gpu:h100:9"], "it needs 9 gpu:h100 on a node");
+    refused(&cluster, &["--gres=gpu:b200:1"], "gpu:b200");
+}
+
+#[test]
+fn sockets_shares_and_cpus_near_the_gpus() {
+    let nvml = std::cell::RefCell::new(None);
+    let shape = ["--nodes=1", "--cpus-per-node=8", "--mem-per-node=8G"];
+    let cluster = Cluster::edited(&shape, |cluster, text| {
+        let folder = cluster.dir().join("nvml/n1");
+        *nvml.borrow_mut() = Some(nvidia_ml::kit::Double::new(&folder, "l40s-x4"));
+        let library = format!("nvml_library = \"{}/libnvidia-ml.so\"", folder.display());
+        let text = text.replace("nvml_library = \"none\"", &library);
+        text.replace("cpus = 8\n", "cpus = 8\nsockets = 2\ngres = [\"auto\", \"shard:16\"]\n")
+    });
+    crate::gpus::until(&cluster, &["-n"], " ok", true);
+    let sockets = ["-c1", "--mem=100M", "--gpus-per-socket=1", "--sockets-per-node=2"];
+    let (job, place_of) = place(&cluster, &sockets);
+    assert_eq!(place_of.split(' ').nth(1).map(|list| list.split(',').count()), Some(2));
+    cluster.ok(&["scancel", &job.to_string()]);
+    refused(&cluster, &["--gpus-per-socket=1"], "--sockets-per-node");
+    let script = cluster.script("shards.sh", "#!/bin/sh\nenv | grep -E 'SHARD|CUDA' | sort\n");
+    let shards = cluster.submit(&["--mem=100M", "--gres=shard:4", "-o", "s.out", &script]);
+    assert_eq!(cluster.outcome(shards).0, "COMPLETED");
+    assert_eq!(cluster.text("s.out"), "SLURM_SHARDS_ON_NODE=4\n", "counted, and nothing fenced");
+    refused(&cluster, &["--gres=shard:17"], "shard");
+}
