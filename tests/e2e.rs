@@ -18,6 +18,8 @@ mod gpu_requests;
 mod gpus;
 #[path = "e2e/groups.rs"]
 mod groups;
+#[path = "e2e/het.rs"]
+mod het;
 #[path = "e2e/jobs.rs"]
 mod jobs;
 #[path = "e2e/limits.rs"]

@@ -140,6 +140,7 @@ fn forged() -> v1::SubmitRequest {
         }),
         script: b"#!/bin/sh\nsleep 60\n".to_vec().into(),
         environment: Vec::new().into(),
+        components: Vec::new(),
     }
 }
 

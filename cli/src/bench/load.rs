@@ -100,6 +100,7 @@ impl Kind {
             spec: Some(self.spec.clone()),
             script: self.script.clone().into(),
             environment: self.environment.clone().into(),
+            components: Vec::new(),
         }
     }
 }

@@ -5,7 +5,8 @@ use muster_proto::v1::{Job, JobRef};
 
 use super::surroundings::Surroundings;
 
-/// One job id as users write it: `12`, `12_4`, `12_[1-3,7]`, `12.batch`, `12_4.0`.
+/// One job id as users write it: `12`, `12_4`, `12_[1-3,7]`, `12.batch`, `12_4.0`, `12+1` (a
+/// component of a heterogeneous job).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pick {
     pub(crate) job: u32,
@@ -38,8 +39,14 @@ impl Pick {
             }
             None => (id, None),
         };
+        let (id, place) = match id.split_once('+') {
+            Some((id, place)) if tasks.is_none() => (id, place.parse::<u32>().map_err(|_| bad())?),
+            Some(_) => return Err(bad()),
+            None => (id, 0),
+        };
         let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
-        let job = plain.then(|| id.parse().ok()).flatten().filter(|id| *id > 0);
+        let job = plain.then(|| id.parse::<u32>().ok()).flatten().filter(|id| *id > 0);
+        let job = job.and_then(|id| id.checked_add(place));
         Ok(Pick { job: job.ok_or_else(bad)?, tasks, step })
     }
 
@@ -76,6 +83,11 @@ impl Pick {
     /// Whether it names this job, or a task of its rest that has not started.
     pub(crate) fn names(&self, job: &Job) -> bool {
         if self.tasks.is_none() && job.id == self.job {
+            return true;
+        }
+        // The number of a heterogeneous job names all its components.
+        let het = super::shown::het(job);
+        if self.tasks.is_none() && het.is_some_and(|(leader, _)| leader == self.job) {
             return true;
         }
         // A task's own number before it starts: the controller, which knows the numbering,

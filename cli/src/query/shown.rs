@@ -44,11 +44,27 @@ pub(crate) fn gid(job: &Job) -> u32 {
     spec(job).user.as_ref().map_or(0, |user| user.gid)
 }
 
-/// `12`, `12_4`, or `12_[0-15%4]` for what has not started of an array.
+/// Of a component of a heterogeneous job: the number of the one with the script, and its place.
+pub(crate) fn het(job: &Job) -> Option<(u32, u32)> {
+    let part = spec(job).het?;
+    Some((job.id.saturating_sub(part.index), part.index))
+}
+
+/// The numbers of all components: `12-14`.
+pub(crate) fn het_set(job: &Job) -> Option<String> {
+    let (leader, _) = het(job)?;
+    let count = spec(job).het?.count.max(1);
+    Some(format!("{leader}-{}", leader + count - 1))
+}
+
+/// `12`, `12_4`, `12_[0-15%4]` for what has not started of an array, `12+1` for a component.
 pub(crate) fn id(job: &Job) -> String {
     match (job.array_task, job.array_tasks.as_str()) {
         (Some(task), _) => format!("{}_{task}", job.array_id),
-        (None, "") => job.id.to_string(),
+        (None, "") => match het(job) {
+            Some((leader, place)) => format!("{leader}+{place}"),
+            None => job.id.to_string(),
+        },
         (None, tasks) => format!("{}_[{}]", job.array_id, with_throttle(tasks, job)),
     }
 }

@@ -13,7 +13,7 @@ use super::agents::Agents;
 use super::options::Asked;
 use super::srun::{self, Stop, described, ending, first};
 use super::wish::{self, Around};
-use super::{job, signals};
+use super::{het, job, signals};
 use crate::connect::{Api, CallError, Client};
 use crate::exit;
 use crate::submit::args::Settings;
@@ -37,10 +37,15 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    fn number(&self, name: &str) -> Option<u32> {
+    /// A variable of the job's script.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         let text = std::str::from_utf8(&self.about.environment).ok()?;
-        let pair = |p: &str| p.split_once('=').filter(|(n, _)| *n == name)?.1.parse().ok();
+        let pair = |p: &str| Some(p.split_once('=').filter(|(n, _)| *n == name)?.1.to_owned());
         text.split('\0').find_map(pair)
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.text(name)?.parse().ok()
     }
 
     /// The job's sizes, for a step that takes all of it.
@@ -53,24 +58,29 @@ impl Allocation {
     }
 }
 
-/// Submits the job; its number.
+/// Submits the job; its number. Several that are asked for are the components of one.
 pub(crate) fn submit(
     client: &mut Client,
     config: &Config,
     program: &'static str,
-    asked: &Asked,
+    asked: &[Asked],
     name: &str,
     words: &[String],
 ) -> Result<u32, Stop> {
-    let mut line = asked.for_allocation();
-    if !asked.said("job-name") {
-        line.push(format!("--job-name={name}"));
-    }
-    line.extend(["--output=/dev/null", "--error=/dev/null", "--no-requeue"].map(str::to_owned));
-    let mut settings = Settings::default();
-    settings.add_command_line(&line)?;
     let around = submit::surroundings(words);
-    settings.add_environment(&renamed(&around, program))?;
+    let mut all = Vec::new();
+    for asked in asked {
+        let mut line = asked.for_allocation();
+        if !asked.said("job-name") {
+            line.push(format!("--job-name={name}"));
+        }
+        let quiet = ["--output=/dev/null", "--error=/dev/null", "--no-requeue"];
+        line.extend(quiet.map(str::to_owned));
+        let mut settings = Settings::default();
+        settings.add_command_line(&line)?;
+        settings.add_environment(&renamed(&around, program))?;
+        all.push(settings);
+    }
     let typed: Vec<&str> =
         std::iter::once(program).chain(words.iter().map(String::as_str)).collect();
     let around = Surroundings {
@@ -80,8 +90,9 @@ pub(crate) fn submit(
         submit_line: typed.join(" "),
         ..around
     };
-    let submission = resolve::resolve(&settings, Script::wrap(HOLDER), &around)?;
-    for notice in submission.notices.iter().filter(|_| !asked.said("quiet")) {
+    let submission = resolve::all(&all, &Script::wrap(HOLDER), &around)?;
+    let quiet = asked.iter().any(|asked| asked.said("quiet"));
+    for notice in submission.notices.iter().filter(|_| !quiet) {
         exit::say(program, notice);
     }
     let request = submit::request(&submission);
@@ -97,7 +108,7 @@ pub(crate) fn submit(
     }
 }
 
-fn refusal(program: &str, error: &CallError) -> Stop {
+pub(super) fn refusal(program: &str, error: &CallError) -> Stop {
     let what = match program {
         "salloc" => "Job submit/allocate failed",
         _ => "Unable to allocate resources",
@@ -230,7 +241,8 @@ pub(crate) fn srun(config: Config, asked: &Asked, words: &[String]) -> Result<i3
     // What is wrong with the step is said before there is a job.
     let wish = wish::read(asked, Around::default(), &cwd)?;
     let mut client = Client::open(&config, PROGRAM).map_err(|e| refusal(PROGRAM, &e))?;
-    let job = submit(&mut client, &config, PROGRAM, asked, &wish.name, words)?;
+    let asked_alone = std::slice::from_ref(asked);
+    let job = submit(&mut client, &config, PROGRAM, asked_alone, &wish.name, words)?;
     let agents = Agents::new(config.clone());
     let api = client.api();
     client.block_on(async {
@@ -239,14 +251,7 @@ pub(crate) fn srun(config: Config, asked: &Asked, words: &[String]) -> Result<i3
         let quiet = wish.quiet;
         let patience = wish.immediate;
         let held = wait(api.clone(), &agents, PROGRAM, job, quiet, patience, &mut signals).await?;
-        let mut wish = wish::read(asked, held.around(), &cwd)?;
-        // The allocation is made for this step: it takes all of it, for as long.
-        wish.time_limit = None;
-        wish.immediate = None;
-        wish.shape.gres_given = false;
-        wish.shape.gres.clear();
-        wish.shape.memory_mib = 0;
-        wish.shape.exact = asked.said("exact");
+        let wish = het::of_all(wish::read(asked, held.around(), &cwd)?, asked);
         let wish = srun::settled(wish, &config);
         let ended = srun::step(&agents, job, &held.head, wish, words, &mut signals).await;
         let code = match &ended {

@@ -3,6 +3,7 @@
 //!
 //! - `srun`, `salloc`, `sattach`, `sbcast`, `ssh`: the commands; `bcast`: srun's copies
 //! - `options`: the table of options; `wish`: what they come to; `names`, `multiprog`: grammars
+//! - `het`: one srun over several components of a job
 //! - `cancel`: `scancel` of a step alone
 //! - `job`: which job; `alloc`: making one; `agents`: the way to its nodes
 //! - `run`: a step from its grant to its end; `course`: what follows from what; `sinks`: where
@@ -17,6 +18,7 @@ mod cancel;
 mod course;
 mod exchange;
 pub(crate) mod figures;
+mod het;
 mod job;
 mod mpi;
 mod multiprog;

@@ -22,7 +22,7 @@ pub(crate) struct Step {
     pub(crate) grant: StepGrant,
     pub(crate) head: String,
     news: Streaming<StepNews>,
-    request: OpenStepRequest,
+    pub(crate) request: OpenStepRequest,
 }
 
 /// Opens a step on the job's first node; says on stderr what it waits for.

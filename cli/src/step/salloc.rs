@@ -11,7 +11,7 @@ use super::agents::Agents;
 use super::alloc::{self, Allocation};
 use super::options::Asked;
 use super::srun::{Stop, asked, config};
-use super::{job, signals, variables};
+use super::{het, job, signals, variables};
 use crate::connect::{Api, Client};
 use crate::exit;
 
@@ -31,7 +31,19 @@ pub fn salloc(words: &[String]) -> i32 {
 }
 
 fn begin(words: &[String]) -> Result<i32, Stop> {
-    let asked = asked(PROGRAM, words)?;
+    // All but the last component are options alone; the command stands behind the last.
+    let components = het::split(words);
+    let mut every =
+        components.iter().map(|words| asked(PROGRAM, words)).collect::<Result<Vec<_>, _>>()?;
+    let last = every.last_mut().expect("there is a first");
+    let typed = std::mem::take(&mut last.operands);
+    if let Some(word) = every.iter().find_map(|asked| asked.operands.first()) {
+        let text =
+            format!("\"{word}\" stands before a ':'; the command comes after the last component");
+        return Err(Stop::Fault(crate::submit::Fault::Refused(text)));
+    }
+    every[0].operands = typed;
+    let asked = every[0].clone();
     let config = config()?;
     let mut client = Client::open(&config, PROGRAM).map_err(|e| {
         let text = format!("Job submit/allocate failed: {}", e.slurm_text());
@@ -49,7 +61,7 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         Some(command) => command.rsplit('/').next().unwrap_or_default().to_owned(),
         None => "interactive".to_owned(),
     };
-    let job = alloc::submit(&mut client, &config, PROGRAM, &asked, &name, words)?;
+    let job = alloc::submit(&mut client, &config, PROGRAM, &every, &name, words)?;
     let agents = Agents::new(config);
     let api = client.api();
     client.block_on(async {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::agents::{AgentError, Agents};
 use super::options::{self, Asked, Bad};
 use super::wish::{self, Around, Wish};
-use super::{alloc, bcast, job, mpi, run, signals, terminal, variables};
+use super::{alloc, bcast, het, job, mpi, run, signals, terminal, variables};
 use crate::exit;
 use crate::submit::Fault;
 
@@ -130,7 +130,8 @@ fn number(name: &str) -> Option<u32> {
 }
 
 fn begin(words: &[String]) -> Result<i32, Stop> {
-    let mut asked = asked(PROGRAM, words)?;
+    let components = het::split(words);
+    let mut asked = asked(PROGRAM, &components[0])?;
     let inside = match asked.said_value("jobid") {
         Some(text) => Some(text.to_owned()),
         None => std::env::var("SLURM_JOB_ID").or_else(|_| std::env::var("SLURM_JOBID")).ok(),
@@ -140,10 +141,16 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let variable = |name: &str| std::env::var(name).ok().filter(|_| name.ends_with("_MPI_TYPE"));
     asked.add_variables(variable);
     let Some(id) = inside.filter(|id| !id.is_empty()) else {
-        return alloc::srun(config, &asked, words);
+        return match components.len() {
+            1 => alloc::srun(config, &asked, words),
+            _ => het::outside(config, words, &components),
+        };
     };
+    if components.len() > 1 || het::is_meant(&asked) {
+        return het::inside(config, words, &components);
+    }
     asked.add_variables(|name| std::env::var(name).ok());
-    let job = job::id(&id)
+    let job = het::id(&id)
         .ok_or_else(|| Stop::refused(None, format!("Invalid job id specified: {id}")))?;
     let mine = std::env::var("SLURM_JOB_ID").is_ok_and(|own| own == id);
     let around = match mine {
@@ -191,10 +198,25 @@ pub(crate) async fn step(
     agents: &Agents,
     job: u32,
     head: &str,
-    mut wish: Wish,
+    wish: Wish,
     words: &[String],
     signals: &mut mpsc::UnboundedReceiver<i32>,
 ) -> Result<i32, Stop> {
+    let opened = tokio::select! {
+        opened = open_step(agents, job, head, &wish, words) => opened?,
+        signal = ending(signals) => return Err(Stop::Said(128 + signal)),
+    };
+    ended_step(agents, opened, &wish, signals).await
+}
+
+/// Opens a step; waits for what it needs.
+pub(crate) async fn open_step(
+    agents: &Agents,
+    job: u32,
+    head: &str,
+    wish: &Wish,
+    words: &[String],
+) -> Result<run::Step, Stop> {
     let line: Vec<&str> =
         std::iter::once(PROGRAM).chain(words.iter().map(String::as_str)).collect();
     let request = OpenStepRequest {
@@ -209,12 +231,21 @@ pub(crate) async fn step(
             .and_then(|name| name.into_string().ok())
             .unwrap_or_default(),
     };
-    let opened = tokio::select! {
-        opened = run::open(agents, head, request.clone(), wish.quiet, wish.immediate) => opened,
-        signal = ending(signals) => return Err(Stop::Said(128 + signal)),
-    };
-    let step = opened.map_err(|error| unable(job, &error))?;
-    if let Err(stop) = bcast::send(agents, head, &step.grant, &mut wish, &request, signals).await {
+    let opened = run::open(agents, head, request, wish.quiet, wish.immediate).await;
+    opened.map_err(|error| unable(job, &error))
+}
+
+/// Runs an open step; its exit code.
+pub(crate) async fn ended_step(
+    agents: &Agents,
+    step: run::Step,
+    wish: &Wish,
+    signals: &mut mpsc::UnboundedReceiver<i32>,
+) -> Result<i32, Stop> {
+    let mut wish = wish.clone();
+    let request = step.request.clone();
+    let sent = bcast::send(agents, &step.head, &step.grant, &mut wish, &request, signals).await;
+    if let Err(stop) = sent {
         run::give_up(agents, &step).await;
         return Err(stop);
     }

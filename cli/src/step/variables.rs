@@ -83,7 +83,7 @@ pub(crate) fn of_step(own: &[Variable], wish: &Wish, grant: &StepGrant) -> Vec<u
     let nodes: Hostlist = grant.nodes.iter().map(|n| n.node.as_str()).collect();
     let (nodes, count) = (nodes.to_string(), grant.nodes.len().to_string());
     let per_node = repeated(grant.nodes.iter().map(|n| n.tasks.len() as u32));
-    let tasks = grant.tasks.to_string();
+    let tasks = if wish.world > 0 { wish.world } else { grant.tasks }.to_string();
     for (name, value) in [
         ("SLURM_STEP_ID", &grant.step.to_string()),
         ("SLURM_STEPID", &grant.step.to_string()),

@@ -84,6 +84,10 @@ pub(crate) struct Wish {
     pub(crate) preserve_env: bool,
     /// `None`: as the cluster has it.
     pub(crate) mpi: Option<MpiKind>,
+    /// Of several steps that count their ranks through: this one's first, and how many ranks there
+    /// are in all; 0: it is alone.
+    pub(crate) first_rank: u32,
+    pub(crate) world: u32,
 }
 
 /// What of the job srun knows before it asks.
@@ -150,15 +154,6 @@ pub(crate) fn read(asked: &Asked, around: Around, cwd: &Path) -> Result<Wish, Fa
     let mut wish = Wish { shape: shape(asked, around, cwd)?, ..Wish::default() };
     if asked.operands.is_empty() && !asked.has("usage") {
         return Err(Fault::Refused("No command given to execute.".to_owned()));
-    }
-    // A last one is an argument, as in `bash -c :`.
-    if asked.operands.iter().rev().skip(1).any(|word| word == ":") {
-        let text = "':' between components of a job is not supported: use one srun for each";
-        return Err(Fault::Refused(text.to_owned()));
-    }
-    if let Some(group) = asked.value("het-group").filter(|g| *g != "0") {
-        let text = format!("--het-group={group}: this job has one component, number 0");
-        return Err(Fault::Refused(text));
     }
     wish.command = asked.operands.clone();
     wish.multi_prog = asked.has("multi-prog");

@@ -7,8 +7,7 @@
 use std::fmt;
 
 use super::options::{self, Support};
-use super::script::Script;
-use super::{Fault, Surroundings, directives};
+use super::{Fault, Surroundings};
 use crate::getopt::{self, Given, Takes};
 
 /// Where a setting comes from; the later variants win.
@@ -50,6 +49,10 @@ pub struct Setting {
     pub value: Option<String>,
     pub source: Source,
 }
+
+/// What a heterogeneous job's first component says for all: whose the job is, and where it stands.
+const SHARED: [&str; 8] =
+    ["account", "chdir", "clusters", "comment", "export", "job-name", "qos", "wckey"];
 
 /// All of them, the strongest of each option only.
 #[derive(Debug, Clone, Default)]
@@ -94,17 +97,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads the `#SBATCH` lines.
+    /// Reads the `#SBATCH` lines of one component.
     ///
     /// # Errors
     /// Lines that cannot be read, and options that are refused by name.
-    pub fn add_directives(&mut self, script: &Script) -> Result<(), Fault> {
-        if script.wrapped {
-            return Ok(());
-        }
-        let found = directives::scan(&script.content, &script.shown)?;
-        self.foreign_directives = found.foreign;
-        for (line, words) in found.lines {
+    pub fn add_directives(&mut self, lines: Vec<(usize, Vec<String>)>) -> Result<(), Fault> {
+        for (line, words) in lines {
             let parsed = getopt::parse(&options::DIRECTIVE, &words)?;
             if let Some(word) = parsed.operands.first() {
                 let text = format!("Invalid directive found in batch script: {word}");
@@ -152,6 +150,13 @@ impl Settings {
     #[must_use]
     pub fn value(&self, id: &str) -> Option<&str> {
         self.get(id).and_then(|s| s.value.as_deref())
+    }
+
+    /// Takes from the first component what was not said of this one.
+    pub fn inherit(&mut self, first: &Settings) {
+        let names = first.all.iter().filter(|s| SHARED.contains(&s.id) && !self.has(s.id));
+        let names: Vec<Setting> = names.cloned().collect();
+        self.all.extend(names);
     }
 
     /// All that were asked for.

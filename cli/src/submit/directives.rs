@@ -2,15 +2,11 @@
 
 use super::Fault;
 
-/// Heterogeneous jobs are one sentence, wherever they are asked for.
-pub const HETJOB: &str = "Heterogeneous jobs (#SBATCH hetjob, ':') are not supported: submit their \
-     parts as jobs of their own";
-
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// (line number, words) of each directive line.
-    pub lines: Vec<(usize, Vec<String>)>,
+    /// (line number, words) of each directive line, by component: `#SBATCH hetjob` begins the next.
+    pub components: Vec<Vec<(usize, Vec<String>)>>,
     /// Lines of other schedulers were seen.
     pub foreign: bool,
 }
@@ -19,9 +15,9 @@ pub struct Found {
 /// line that is neither blank nor a comment.
 ///
 /// # Errors
-/// An unmatched quote, a leading `:`, or a heterogeneous job.
+/// An unmatched quote, or a leading `:`.
 pub fn scan(content: &[u8], shown: &str) -> Result<Found, Fault> {
-    let mut found = Found::default();
+    let mut found = Found { components: vec![Vec::new()], foreign: false };
     for (number, line) in (1..).zip(content.split(|b| *b == b'\n')) {
         let line = String::from_utf8_lossy(line);
         let Some(comment) = line.strip_prefix('#') else {
@@ -39,10 +35,12 @@ pub fn scan(content: &[u8], shown: &str) -> Result<Found, Fault> {
             Fault::Fatal(format!("{shown}: line {number}: {fault} in [{}]", text.trim_start()))
         })?;
         if matches!(words.first().map(String::as_str), Some("hetjob" | "packjob")) {
-            return Err(Fault::Refused(HETJOB.to_owned()));
+            found.components.push(Vec::new());
+            continue;
         }
         if !words.is_empty() {
-            found.lines.push((number, words));
+            let lines = found.components.last_mut().expect("there is a first component");
+            lines.push((number, words));
         }
     }
     Ok(found)
@@ -96,9 +94,12 @@ mod tests {
 
     #[track_caller]
     fn check(script: &str, lines: &[(usize, &[&str])]) {
-        let found = scan(script.as_bytes(), "job.sh").expect(script).lines;
-        let got: Vec<(usize, Vec<&str>)> =
-            found.iter().map(|(n, w)| (*n, w.iter().map(String::as_str).collect())).collect();
+        let found = scan(script.as_bytes(), "job.sh").expect(script).components;
+        let got: Vec<(usize, Vec<&str>)> = found
+            .iter()
+            .flatten()
+            .map(|(n, w)| (*n, w.iter().map(String::as_str).collect()))
+            .collect();
         let wanted: Vec<(usize, Vec<&str>)> = lines.iter().map(|(n, w)| (*n, w.to_vec())).collect();
         assert_eq!(got, wanted, "{script}");
     }
@@ -147,6 +148,14 @@ mod tests {
         refuse("#!/bin/sh\n#SBATCH --job-name=\"x\n", &Fault::Fatal(unmatched.to_owned()));
         let colon = "job.sh: line 1: Unexpected `:` in [: -n2]";
         refuse("#SBATCH : -n2", &Fault::Fatal(colon.to_owned()));
-        refuse("#SBATCH -n1\n#SBATCH hetjob\n", &Fault::Refused(HETJOB.to_owned()));
+    }
+
+    #[test]
+    fn hetjob_begins_the_next_component() {
+        let script = "#!/bin/sh\n#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n2\n#SBATCH packjob\n";
+        let found = scan(script.as_bytes(), "job.sh").expect("a script").components;
+        let lines: Vec<Vec<usize>> =
+            found.iter().map(|lines| lines.iter().map(|(n, _)| *n).collect()).collect();
+        assert_eq!(lines, [vec![2], vec![4], vec![]]);
     }
 }

@@ -118,6 +118,8 @@ impl Surroundings {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Submission {
     pub spec: v1::JobSpec,
+    /// The further ones of a heterogeneous job.
+    pub components: Vec<v1::JobSpec>,
     pub script: Vec<u8>,
     /// NUL-separated `NAME=VALUE`.
     pub environment: Vec<u8>,
@@ -185,8 +187,8 @@ fn refused(what: &str, error: &CallError) {
 }
 
 fn run(words: &[String]) -> Result<i32, Stop> {
-    let mut settings = Settings::default();
-    let operands = settings.add_command_line(words)?;
+    let (mut components, operands) = components(words)?;
+    let settings = &components[0];
     if settings.has("help") || settings.has("usage") {
         exit::print(&options::usage());
         return Ok(exit::OK);
@@ -196,9 +198,11 @@ fn run(words: &[String]) -> Result<i32, Stop> {
         return Ok(exit::OK);
     }
     let around = surroundings(words);
-    settings.add_environment(&around)?;
-    let script = read_script(&settings, &operands, &around)?;
-    settings.add_directives(&script)?;
+    for settings in &mut components {
+        settings.add_environment(&around)?;
+    }
+    let script = read_script(&components[0], &operands, &around)?;
+    read_directives(&mut components, &script)?;
     let config = muster_config::Config::find()
         .and_then(|path| muster_config::Config::load(&path))
         .map_err(CallError::from)?;
@@ -208,13 +212,42 @@ fn run(words: &[String]) -> Result<i32, Stop> {
         max_environment_bytes: config.scheduler.max_environment_bytes as usize,
         ..around
     };
-    let submission = resolve::resolve(&settings, script, &around)?;
+    let submission = resolve::all(&components, &script, &around)?;
     say_beforehand(&submission);
     let mut client = Client::open(&config, PROGRAM)?;
     if submission.manner.test_only {
         return Ok(test_only::run(&mut client, &submission, around.zone()));
     }
     submit(&mut client, &submission)
+}
+
+/// The settings of each component on the command line, and the script with its arguments.
+fn components(words: &[String]) -> Result<(Vec<Settings>, Vec<String>), Fault> {
+    let mut out = Vec::new();
+    let mut words = words.to_vec();
+    loop {
+        let mut settings = Settings::default();
+        let mut operands = settings.add_command_line(&words)?;
+        out.push(settings);
+        if operands.first().is_none_or(|word| word != ":") {
+            return Ok((out, operands));
+        }
+        words = operands.split_off(1);
+    }
+}
+
+/// Reads the `#SBATCH` lines, each for its component.
+fn read_directives(components: &mut Vec<Settings>, script: &script::Script) -> Result<(), Fault> {
+    if script.wrapped {
+        return Ok(());
+    }
+    let found = directives::scan(&script.content, &script.shown)?;
+    components.resize_with(components.len().max(found.components.len()), Settings::default);
+    components[0].foreign_directives = found.foreign;
+    for (settings, lines) in components.iter_mut().zip(found.components) {
+        settings.add_directives(lines)?;
+    }
+    Ok(())
 }
 
 fn say_beforehand(submission: &Submission) {
@@ -241,6 +274,7 @@ pub(crate) fn request(submission: &Submission) -> v1::SubmitRequest {
         spec: Some(submission.spec.clone()),
         script: submission.script.clone().into(),
         environment: submission.environment.clone().into(),
+        components: submission.components.clone(),
     }
 }
 
@@ -279,9 +313,6 @@ fn read_script(
     operands: &[String],
     around: &Surroundings,
 ) -> Result<script::Script, Fault> {
-    if operands.iter().any(|word| word == ":") {
-        return Err(Fault::Refused(directives::HETJOB.to_owned()));
-    }
     if let Some(command) = settings.value("wrap") {
         if !operands.is_empty() {
             let text = "Script arguments not permitted with --wrap option";

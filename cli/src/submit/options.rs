@@ -229,7 +229,8 @@ pub fn page() -> String {
          not follow it\n\
          - **refused**: exit 1 with a sentence that names the option\n\n\
          Options of plugins (`--container-image`, `--uenv`, ...) are unknown and exit 255, as in \
-         Slurm\nwithout the plugin. `#SBATCH hetjob` and `:` (heterogeneous jobs) are refused.\n\n\
+         Slurm\nwithout the plugin. `#SBATCH hetjob` and `:` part the components of a heterogeneous job\n\
+         ([hetjobs.md](hetjobs.md)).\n\n\
          | option | letter | variable | status | |\n|---|---|---|---|---|\n",
     );
     for row in ROWS {

@@ -35,7 +35,33 @@ const ECHOED: &[&str] = &[
     "tres-per-task",
 ];
 
-/// Makes the submission.
+/// Makes the submission of a job with these components; mostly one.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+///
+/// # Panics
+/// Without a component.
+pub fn all(
+    components: &[Settings],
+    script: &Script,
+    around: &Surroundings,
+) -> Result<Submission, Fault> {
+    let (first, others) = components.split_first().expect("a job has a component");
+    let mut submission = resolve(first, script.clone(), around)?;
+    for settings in others {
+        let mut settings = settings.clone();
+        settings.inherit(first);
+        let component = resolve(&settings, script.clone(), around)?;
+        submission.components.push(component.spec);
+        let new = |notice: &String| !submission.notices.contains(notice);
+        let notices: Vec<String> = component.notices.into_iter().filter(new).collect();
+        submission.notices.extend(notices);
+    }
+    Ok(submission)
+}
+
+/// Makes the submission of a job of one component.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -78,9 +104,11 @@ pub fn resolve(
         wckey: text(settings, "wckey"),
         launch: Some(launch),
         user: None,
+        het: None,
     };
     let environment = env::job_environment(settings, around)?;
-    Ok(Submission { spec, script: script.content, environment, manner, notices })
+    let components = Vec::new();
+    Ok(Submission { spec, components, script: script.content, environment, manner, notices })
 }
 
 fn text(settings: &Settings, id: &str) -> String {

@@ -27,17 +27,18 @@ fn around(variables: &[(&str, &str)]) -> Surroundings {
 fn words(line: &str) -> Vec<String> {
     let script = format!("#SBATCH {line}");
     let found = directives::scan(script.as_bytes(), "test").expect("a line of words");
-    found.lines.into_iter().next().map(|(_, words)| words).unwrap_or_default()
+    found.components.into_iter().flatten().next().map(|(_, words)| words).unwrap_or_default()
 }
 
 fn submission(line: &str, variables: &[(&str, &str)], script: &str) -> Result<Submission, Fault> {
     let around = around(variables);
-    let mut settings = Settings::default();
-    let operands = settings.add_command_line(&words(line))?;
-    settings.add_environment(&around)?;
-    let script = match settings.value("wrap") {
+    let (mut all, operands) = components(&words(line))?;
+    for settings in &mut all {
+        settings.add_environment(&around)?;
+    }
+    let script = match all[0].value("wrap") {
         Some(command) if operands.is_empty() => script::Script::wrap(command),
-        Some(_) => return read_script(&settings, &operands, &around).map(|_| unreachable!()),
+        Some(_) => return read_script(&all[0], &operands, &around).map(|_| unreachable!()),
         None => script::Script {
             content: script.as_bytes().to_vec(),
             shown: "job.sh".to_owned(),
@@ -47,8 +48,8 @@ fn submission(line: &str, variables: &[(&str, &str)], script: &str) -> Result<Su
             wrapped: false,
         },
     };
-    settings.add_directives(&script)?;
-    resolve::resolve(&settings, script, &around)
+    read_directives(&mut all, &script)?;
+    resolve::all(&all, &script, &around)
 }
 
 /// What an empty command line asks for, changed by `change`.
@@ -480,7 +481,25 @@ fn directives_that_are_wrong_are_named() {
          not tracked\n",
         1,
     );
-    check("hetjob", &format!("sbatch: error: {}\n", directives::HETJOB), 1);
+}
+
+#[test]
+fn components_come_from_the_command_line_and_the_script() {
+    let sizes = |line: &str, script: &str| -> Vec<(String, u32, String)> {
+        let found = submission(line, &[], script).expect(line);
+        let all = std::iter::once(&found.spec).chain(&found.components);
+        all.map(|spec| {
+            let nodes = spec.request.as_ref().map_or(0, |request| request.min_nodes);
+            (spec.name.clone(), nodes, spec.partitions.join(","))
+        })
+        .collect()
+    };
+    let of = |name: &str, nodes, partition: &str| (name.to_owned(), nodes, partition.to_owned());
+    let script = "#!/bin/sh\n#SBATCH -N2 -J pair -p gpu\n#SBATCH hetjob\n#SBATCH -N3\n";
+    assert_eq!(sizes("", script), [of("pair", 2, "gpu"), of("pair", 3, "")]);
+    assert_eq!(sizes("-N1 job.sh", script), [of("pair", 1, "gpu"), of("pair", 3, "")]);
+    assert_eq!(sizes("-N1 : -N4 -J b job.sh", script), [of("pair", 1, "gpu"), of("b", 4, "")]);
+    assert_eq!(sizes("-N1 job.sh", SCRIPT), [of("job.sh", 1, "")]);
 }
 
 #[test]

@@ -184,13 +184,10 @@ fn variable(id: &str) -> String {
     format!("SCANCEL_{}", id.to_ascii_uppercase())
 }
 
-/// `12`, `12_4`, `12_[1-5]`, `12_*`, `12,13`.
+/// `12`, `12_4`, `12_[1-5]`, `12_*`, `12+1`, `12,13`.
 fn references(text: &str) -> Result<Vec<v1::JobRef>, String> {
     if let Some(id) = text.strip_suffix("_*") {
         return references(id);
-    }
-    if text.contains('+') {
-        return Err(format!("{text}: heterogeneous jobs are not supported"));
     }
     let picks = Pick::list(text).map_err(|item| format!("Invalid job id {item}"))?;
     if let Some(pick) = picks.iter().find(|p| p.step.is_some()) {

@@ -177,7 +177,7 @@ impl Head {
         request: OpenStepRequest,
         uid: u32,
     ) -> Result<Asker, Status> {
-        if !slice.launch.batch {
+        if slice.launch.node_index != 0 {
             let text =
                 format!("node {} is not the first of job {}", slice.launch.node, request.job);
             return Err(Status::failed_precondition(text));

@@ -41,6 +41,9 @@ pub fn brief_out(spec: &JobSpec) -> v1::JobSpec {
         dependency: dependency_text(&spec.dependency),
         kill_on_invalid_dependency: spec.kill_on_invalid_dependency,
         array: spec.array.as_ref().map(array_text).unwrap_or_default(),
+        het: spec
+            .het
+            .map(|part| v1::HetPart { index: part.index.into(), count: part.count.into() }),
         held: spec.held,
         nice: spec.nice,
         priority: spec.priority,
@@ -89,6 +92,7 @@ pub fn spec_in(wire: &v1::JobSpec, max_array_size: u32) -> Result<JobSpec, BadFi
         dependency,
         kill_on_invalid_dependency: wire.kill_on_invalid_dependency,
         array,
+        het: None,
         held: wire.held,
         nice: wire.nice,
         priority: wire.priority,

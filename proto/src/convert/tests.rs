@@ -53,6 +53,7 @@ fn spec() -> JobSpec {
         dependency: Dependency::parse("afterok:12:13,afterany:4_2").unwrap(),
         kill_on_invalid_dependency: true,
         array: Some(ArraySpec::parse("0-15:4,20%2", 1001).unwrap()),
+        het: None,
         held: true,
         nice: -5,
         priority: Some(7),

@@ -154,6 +154,7 @@ fn submission(name: &str, change: impl FnOnce(&mut v1::JobSpec)) -> v1::SubmitRe
         spec: Some(spec),
         script: "#!/bin/sh\ntrue\n".into(),
         environment: "A=1\0".into(),
+        components: Vec::new(),
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Invariant {
     LedgerAgrees,
     /// A running gang holds every slice of its placement (unless it may lose nodes).
     GangWhole,
+    /// The components of a heterogeneous job run together.
+    HetWhole,
     /// A job holds at most one slice of a node, and names only nodes that exist.
     PlacementSound,
     /// A job that holds something has a number of attempts; one that never did has none.
@@ -96,6 +98,10 @@ fn job_sound(state: &State, job: &Job, found: &mut impl FnMut(Invariant, String)
     };
     if needs_whole && !whole {
         found(Invariant::GangWhole, format!("job {}", job.id));
+    }
+    let runs = matches!(job.phase, Phase::Running { .. });
+    if runs && state.mates_of(job).any(|mate| !mate.phase.is_active()) {
+        found(Invariant::HetWhole, format!("job {}", job.id));
     }
 }
 

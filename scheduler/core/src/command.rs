@@ -126,6 +126,8 @@ pub struct Submit {
     /// The caller's id for this request: a repetition is answered with the first job.
     pub request_id: [u8; 16],
     pub spec: JobSpec,
+    /// The further components of a heterogeneous job; `spec` is the one with the script.
+    pub components: Vec<JobSpec>,
 }
 
 /// One choice of the pass.

@@ -25,7 +25,11 @@ pub fn effects(state: &State, event: &Event) -> Vec<Effect> {
             out
         }
         Event::SliceReady { job, attempt, .. } => match state.jobs.get(job) {
-            Some(j) if barrier_open(j) => desire_all(j, *attempt),
+            Some(j) if barrier_open(state, j) => {
+                let mut out = desire_all(j, *attempt);
+                out.extend(state.mates_of(j).flat_map(|mate| desire_all(mate, mate.attempt)));
+                out
+            }
             Some(_) | None => Vec::new(),
         },
         Event::Running { job, .. } => vec![Effect::Notify { job: *job }],
@@ -130,7 +134,7 @@ pub fn desired_of(state: &State, node: NodeId, job: JobId, attempt: Attempt) -> 
         return Desired::Forget;
     }
     match &job.phase {
-        Phase::Launching { .. } if !barrier_open(job) => Desired::Prepare,
+        Phase::Launching { .. } if !barrier_open(state, job) => Desired::Prepare,
         Phase::Launching { .. } => Desired::Run { suspended: false },
         Phase::Running { suspended, .. } => Desired::Run { suspended: suspended.is_some() },
         Phase::Completing { outcome, then, .. } => Desired::Stop(stop_cause(outcome, *then)),
@@ -138,14 +142,27 @@ pub fn desired_of(state: &State, node: NodeId, job: JobId, attempt: Attempt) -> 
     }
 }
 
-/// Whether a launching job may run: a single node needs no barrier, a gang needs all its slices.
+/// Whether a launching job may run: a single node needs no barrier, a gang needs all its slices,
+/// a heterogeneous job those of all its components.
 #[must_use]
-pub fn barrier_open(job: &Job) -> bool {
+pub fn barrier_open(state: &State, job: &Job) -> bool {
+    if job.spec.het.is_some() {
+        return all_ready(job) && state.mates_of(job).all(all_ready);
+    }
     match &job.phase {
-        Phase::Launching { held, ready } => {
-            let nodes = held.placement.slices.len();
-            nodes == 1 || ready.len() == nodes
-        }
+        Phase::Launching { held, .. } if held.placement.slices.len() == 1 => true,
+        Phase::Launching { .. }
+        | Phase::Running { .. }
+        | Phase::Pending { .. }
+        | Phase::Completing { .. }
+        | Phase::Ended { .. } => all_ready(job),
+    }
+}
+
+/// Whether every slice of a job is prepared.
+fn all_ready(job: &Job) -> bool {
+    match &job.phase {
+        Phase::Launching { held, ready } => ready.len() == held.placement.slices.len(),
         Phase::Running { .. } => true,
         Phase::Pending { .. } | Phase::Completing { .. } | Phase::Ended { .. } => false,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::array::ArraySpec;
 use crate::constraint::Constraint;
 use crate::dependency::Dependency;
-use crate::ids::{Uid, User};
+use crate::ids::{JobId, Uid, User};
 use crate::resources::GresRequest;
 use crate::time::{TimeLimit, Timestamp};
 
@@ -131,6 +131,33 @@ pub struct LaunchSpec {
     pub extras: Vec<(Box<str>, Box<str>)>,
 }
 
+/// One component of a heterogeneous job: jobs with numbers in a row that are asked for together,
+/// start together and end together. The first of them, the leader, runs the batch script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HetPart {
+    /// 0: the leader.
+    pub index: u16,
+    /// How many there are.
+    pub count: u16,
+}
+
+impl HetPart {
+    /// Slurm's bound as well.
+    pub const MAX_COMPONENTS: usize = 128;
+
+    /// The number of the component that runs the script; `id`: this component's.
+    #[must_use]
+    pub fn leader(self, id: JobId) -> JobId {
+        JobId(id.0 - u32::from(self.index))
+    }
+
+    /// The numbers of all components; `id`: this component's.
+    pub fn all(self, id: JobId) -> impl Iterator<Item = JobId> {
+        let first = self.leader(id).0;
+        (first..first + u32::from(self.count)).map(JobId)
+    }
+}
+
 /// Everything a user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
@@ -150,6 +177,8 @@ pub struct JobSpec {
     pub dependency: Dependency,
     pub kill_on_invalid_dependency: bool,
     pub array: Option<ArraySpec>,
+    /// Set when the job gets its number; of a component only.
+    pub het: Option<HetPart>,
     pub held: bool,
     pub nice: i32,
     /// A fixed priority, by an operator.
@@ -185,6 +214,7 @@ impl JobSpec {
             dependency: Dependency::default(),
             kill_on_invalid_dependency: false,
             array: None,
+            het: None,
             held: false,
             nice: 0,
             priority: None,

@@ -384,6 +384,7 @@ fn offer(state: &mut State, shape: &Shape, salt: u32) -> anyhow::Result<()> {
         )
     };
     let actor = Actor { uid: Uid(uid), role: Role::User };
-    let submit = Submit { actor, groups: Vec::new(), request_id: [0; 16], spec };
+    let submit =
+        Submit { actor, groups: Vec::new(), request_id: [0; 16], spec, components: Vec::new() };
     wish(state, &Command::Submit(Box::new(submit)))
 }

@@ -42,6 +42,10 @@ const ZERO: Value = |_, _| "0".to_owned();
 const STAR: Value = |_, _| "*".to_owned();
 const NO: Value = |_, _| "no".to_owned();
 
+fn het(job: &Job, of: fn((u32, u32)) -> u32) -> String {
+    count(shown::het(job).map(of))
+}
+
 fn count(value: Option<u32>) -> String {
     value.map_or_else(|| "N/A".to_owned(), |n| n.to_string())
 }
@@ -201,9 +205,11 @@ pub(super) const FIELDS: &[Field] = &[
     f("ContainerId", ' ', "CONTAINERID", NA),
     f("CronJob", ' ', "CRON_JOB", NO),
     f("DelayBoot", ' ', "DELAY_BOOT", |_, _| "0:00".to_owned()),
-    f("HetJobId", ' ', "HET_JOB_ID", NA),
-    f("HetJobIdSet", ' ', "HET_JOB_ID_SET", NA),
-    f("HetJobOffset", ' ', "HET_JOB_OFFSET", NA),
+    f("HetJobId", ' ', "HET_JOB_ID", |j, _| het(j, |(leader, _)| leader)),
+    f("HetJobIdSet", ' ', "HET_JOB_ID_SET", |j, _| {
+        shown::het_set(j).unwrap_or_else(|| "N/A".into())
+    }),
+    f("HetJobOffset", ' ', "HET_JOB_OFFSET", |j, _| het(j, |(_, place)| place)),
     f("PackJobId", ' ', "HET_JOB_ID", NA),
     f("PackJobIdSet", ' ', "HET_JOB_ID_SET", NA),
     f("PackJobOffset", ' ', "HET_JOB_OFFSET", NA),

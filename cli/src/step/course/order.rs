@@ -53,5 +53,6 @@ pub(super) fn order(
         total_tasks: grant.tasks,
         name: wish.name.clone(),
         mpi: mpi::layout(wish.mpi.unwrap_or_default(), grant),
+        first_rank: wish.first_rank,
     }
 }

@@ -26,6 +26,7 @@ fn yes(on: bool) -> u8 {
 
 fn head(job: &Job, manner: Manner, here: &Surroundings) -> Vec<String> {
     let spec = spec(job);
+    let mut hets = Vec::new();
     let mut first = format!("JobId={}", job.id);
     if job.array_id != 0 {
         let task = match job.array_task {
@@ -36,6 +37,10 @@ fn head(job: &Job, manner: Manner, here: &Surroundings) -> Vec<String> {
         if job.array_throttle > 0 {
             first.push_str(&format!(" ArrayTaskThrottle={}", job.array_throttle));
         }
+    }
+    if let (Some((leader, place)), Some(set)) = (shown::het(job), shown::het_set(job)) {
+        first.push_str(&format!(" HetJobId={leader} HetJobOffset={place}"));
+        hets.push(format!("HetJobIdSet={set}"));
     }
     first.push_str(&format!(" JobName={}", spec.name));
     let wckey =
@@ -49,8 +54,9 @@ fn head(job: &Job, manner: Manner, here: &Surroundings) -> Vec<String> {
         "" => String::new(),
         node => format!(" FailedNode={node}"),
     };
-    let mut lines = vec![
-        first,
+    let mut lines = vec![first];
+    lines.extend(hets);
+    lines.extend([
         format!(
             "UserId={}({}) GroupId={}({}) MCS_label=N/A",
             shown::user(job),
@@ -76,7 +82,7 @@ fn head(job: &Job, manner: Manner, here: &Surroundings) -> Vec<String> {
             job.restarts,
             shown::exit(job)
         ),
-    ];
+    ]);
     if manner.details {
         lines.push("DerivedExitCode=0:0".to_owned());
     }

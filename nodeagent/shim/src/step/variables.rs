@@ -67,7 +67,7 @@ pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<
     let mut all: Vec<Vec<u8>> = inherited.map(<[u8]>::to_vec).collect();
     let mut set = |name: &str, value: &str| all.push(format!("{name}={value}").into_bytes());
     set("SLURM_NODEID", &part.index.to_string());
-    set("SLURM_GTIDS", &join(part.tasks.iter().copied()));
+    set("SLURM_GTIDS", &join(part.tasks.iter().map(|rank| rank + start.first_rank)));
     set("SLURMD_NODENAME", &order.node);
     set("SLURM_TOPOLOGY_ADDR", &order.node);
     set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
@@ -99,7 +99,7 @@ pub(super) fn of_task(
     let part = start.part.clone().unwrap_or_default();
     let rank = part.tasks.get(local).copied().unwrap_or_default();
     let mut all = vec![
-        ("SLURM_PROCID".to_owned(), rank.to_string()),
+        ("SLURM_PROCID".to_owned(), (rank + start.first_rank).to_string()),
         ("SLURM_LOCALID".to_owned(), local.to_string()),
     ];
     if let Some(list) = visible(order, gpus::of_step(start), gpus) {

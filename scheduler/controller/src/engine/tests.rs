@@ -107,6 +107,7 @@ fn submit(request_id: u32) -> Submit {
         dependency: Dependency::default(),
         kill_on_invalid_dependency: false,
         array: None,
+        het: None,
         held: false,
         nice: 0,
         priority: None,
@@ -121,7 +122,7 @@ fn submit(request_id: u32) -> Submit {
     };
     let mut id = [1; 16];
     id[..4].copy_from_slice(&request_id.to_le_bytes());
-    Submit { actor: alice(), groups: Vec::new(), request_id: id, spec }
+    Submit { actor: alice(), groups: Vec::new(), request_id: id, spec, components: Vec::new() }
 }
 
 fn alice() -> Actor {

@@ -107,7 +107,9 @@ fn bind(into: &mut AnyArguments, row: &v1::HistoryRow) -> Result<(), sqlx::error
     into.add(job.submitted_at)?;
     into.add(i64::from(job.attempt))?;
     into.add(job.array_tasks.clone())?;
-    into.add(i64::from(job.array_id))?;
+    // The components of a heterogeneous job are found by its number, as tasks are by their array's.
+    let leader = spec.het.map_or(0, |het| job.id - het.index.min(job.id));
+    into.add(i64::from(if job.array_id > 0 { job.array_id } else { leader }))?;
     into.add(job.array_task.map_or(-1, i64::from))?;
     into.add(i64::from(user.uid))?;
     into.add(user.name)?;

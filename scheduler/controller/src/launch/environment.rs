@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+mod het;
+
 use muster_model::{GresMask, GresRequest, GresScope, Hostlist, MemoryRequest};
 
 use super::Facts;
@@ -69,13 +71,14 @@ const FROM_EXTRAS: [(&str, &str); 13] = [
 
 /// The whole environment of the batch script on the slice at `index`: NUL-separated NAME=VALUE.
 #[must_use]
-pub fn build(facts: &Facts<'_>, index: usize, user_env: &[u8]) -> Vec<u8> {
+pub fn build(facts: &Facts<'_>, mates: &[Facts<'_>], index: usize, user_env: &[u8]) -> Vec<u8> {
     let mut env = Environment::inherited(user_env);
     who_and_where(&mut env, facts);
     sizes(&mut env, facts, index);
     asked_for(&mut env, facts);
     gpus(&mut env, facts.slices[index].1.gres.as_slice());
     array(&mut env, facts);
+    het::components(&mut env, facts, mates);
     env.bytes
 }
 
@@ -405,7 +408,7 @@ mod tests {
             kill_wait_seconds: 30,
             unkillable_seconds: 60,
         };
-        let bytes = build(&facts, 0, env);
+        let bytes = build(&facts, &[], 0, env);
         let mut lines: Vec<&str> =
             std::str::from_utf8(&bytes).unwrap().split_terminator('\0').collect();
         lines.sort_unstable();

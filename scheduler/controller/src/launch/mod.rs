@@ -3,7 +3,7 @@
 //! Built when a slice is to be sent, from the job as the state has it and from its blobs; owns
 //! nothing. The environment is complete: the node adds only what it alone can know.
 //!
-//! - `environment`: the SLURM_* names and the GPU variables
+//! - `environment`: the SLURM_* names and the GPU variables (`environment/het`: of components)
 //! - `pattern`: `%j` and friends in output names
 
 pub mod environment;
@@ -67,17 +67,28 @@ impl ArrayFacts {
     }
 }
 
-/// The launch of the slice at `index` (its rank). Only the first node gets script and environment.
+/// The launch of the slice at `index` (its rank). Only the first node gets an environment, and the
+/// script unless the job is a component that follows its leader. `mates`: the further components of
+/// a heterogeneous job, for its leader.
 ///
 /// # Panics
 /// When there is no slice at `index`: the caller took it from the placement.
 #[must_use]
-pub fn payload(facts: &Facts<'_>, index: usize, script: Bytes, user_env: &[u8]) -> shim::Launch {
+pub fn payload(
+    facts: &Facts<'_>,
+    mates: &[Facts<'_>],
+    index: usize,
+    script: Bytes,
+    user_env: &[u8],
+) -> shim::Launch {
     let (node, slice) = facts.slices[index];
     let spec = facts.spec;
-    let batch = index == 0;
-    let environment =
-        if batch { Bytes::from(environment::build(facts, index, user_env)) } else { Bytes::new() };
+    let first = index == 0;
+    let batch = first && spec.het.is_none_or(|het| het.index == 0);
+    let environment = match first {
+        true => Bytes::from(environment::build(facts, mates, index, user_env)),
+        false => Bytes::new(),
+    };
     shim::Launch {
         job: facts.job.0,
         attempt: facts.attempt,
@@ -106,7 +117,7 @@ pub fn payload(facts: &Facts<'_>, index: usize, script: Bytes, user_env: &[u8]) 
         kill_wait_seconds: facts.kill_wait_seconds,
         unkillable_seconds: facts.unkillable_seconds,
         limits: None,
-        shares: if batch && facts.slices.len() > 1 { shares(facts) } else { Vec::new() },
+        shares: if first && facts.slices.len() > 1 { shares(facts) } else { Vec::new() },
     }
 }
 

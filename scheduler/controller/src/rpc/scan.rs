@@ -74,6 +74,11 @@ pub fn span(state: &State, job: JobId, tasks: Option<IndexSet>) -> Option<Span> 
     }
     match state.find(job)? {
         JobView::Single(_) if tasks.is_some() => None,
+        // The number of a heterogeneous job names all its components.
+        JobView::Single(one) if one.spec.het.is_some_and(|het| het.index == 0) => {
+            let count = one.spec.het.map_or(1, |het| u32::from(het.count));
+            Some(Span { from: Entry::job(job), until: JobId(job.0 + count), tasks: None })
+        }
         JobView::Single(_) | JobView::Task(_) => {
             Some(Span { from: Entry::job(job), until: JobId(job.0 + 1), tasks: None })
         }

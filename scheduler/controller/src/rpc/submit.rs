@@ -80,13 +80,19 @@ pub fn submission(
     spec.script_bytes = bounded("script", &wire.script, limits.max_script_bytes)?;
     spec.env_bytes = environment;
     spec.user = User { uid: Uid(caller.uid), gid: caller.gid, name: account.name.clone() };
+    let component = |wire: &v1::JobSpec| {
+        let spec = spec_in(wire, limits.max_array_size)?;
+        check::spec(&spec).map(|()| spec)
+    };
+    let components = wire.components.iter().map(component).collect::<Result<Vec<_>, _>>()?;
     let request_id = match wire.request_id.len() {
         0 => [0; 16],
         _ => wire.request_id[..]
             .try_into()
             .map_err(|_| BadField::new("request id", "not 16 bytes"))?,
     };
-    let submit = Submit { actor: caller.actor(), groups: account.groups.clone(), request_id, spec };
+    let (actor, groups) = (caller.actor(), account.groups.clone());
+    let submit = Submit { actor, groups, request_id, spec, components };
     Ok((submit, JobBlobs { script: wire.script, environment: wire.environment }))
 }
 

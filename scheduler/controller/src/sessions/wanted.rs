@@ -46,6 +46,8 @@ pub struct Source {
     slices: Vec<(Box<str>, Slice)>,
     /// The rank of the node it is for.
     index: usize,
+    /// The further components of a heterogeneous job, where this runs its script.
+    mates: Vec<(JobId, Source)>,
 }
 
 /// The wish about one slice. `with_source`: the agent does not have its launch yet.
@@ -67,12 +69,22 @@ pub fn wanted(
 fn source(state: &State, job: &Job, node: NodeId) -> Option<Box<Source>> {
     let held = job.phase.allocation()?;
     let index = held.placement.slices.iter().position(|slice| slice.node == node)?;
+    let mut found = source_at(state, job, index)?;
+    if found.is_batch() {
+        let mate = |mate: &Job| Some((mate.id, source_at(state, mate, 0)?));
+        found.mates = state.mates_of(job).filter_map(mate).collect();
+    }
+    Some(Box::new(found))
+}
+
+fn source_at(state: &State, job: &Job, index: usize) -> Option<Source> {
+    let held = job.phase.allocation()?;
     let array = job.array.and_then(|(id, task)| {
         let array = state.arrays.get(&id)?;
         Some(ArrayFacts::new(id, task, &array.full))
     });
     let named = |slice: &Slice| (node_name(state, slice.node).into(), slice.clone());
-    Some(Box::new(Source {
+    Some(Source {
         spec: job.spec.clone(),
         blob: job.array.map_or(job.id, |(id, _)| id),
         array,
@@ -81,14 +93,15 @@ fn source(state: &State, job: &Job, node: NodeId) -> Option<Box<Source>> {
         end_at: held.end_at,
         slices: held.placement.slices.iter().map(named).collect(),
         index,
-    }))
+        mates: Vec::new(),
+    })
 }
 
 impl Source {
     /// Whether this node runs the batch script.
     #[must_use]
     pub fn is_batch(&self) -> bool {
-        self.index == 0
+        self.index == 0 && self.spec.het.is_none_or(|het| het.index == 0)
     }
 
     /// The launch of this slice.
@@ -101,13 +114,28 @@ impl Source {
         (script, env): (Bytes, Bytes),
     ) -> shim::Launch {
         let config_path = config.path.to_string_lossy();
-        let facts = Facts {
+        let attempt = wanted.attempt;
+        let facts =
+            |job, source| Source::facts(source, job, attempt, config, &config_path, account);
+        let mates: Vec<Facts<'_>> = self.mates.iter().map(|(job, of)| facts(*job, of)).collect();
+        launch::payload(&facts(wanted.job, self), &mates, self.index, script, &env)
+    }
+
+    fn facts<'a>(
+        &'a self,
+        job: JobId,
+        attempt: Attempt,
+        config: &'a Config,
+        config_path: &'a str,
+        account: &'a Account,
+    ) -> Facts<'a> {
+        Facts {
             cluster: &config.cluster,
-            config_path: &config_path,
-            job: wanted.job,
+            config_path,
+            job,
             array: self.array,
-            attempt: wanted.attempt.0,
-            restarts: wanted.attempt.0.saturating_sub(1),
+            attempt: attempt.0,
+            restarts: attempt.0.saturating_sub(1),
             spec: &self.spec,
             partition: &self.partition,
             started_at: self.allocated_at,
@@ -117,8 +145,7 @@ impl Source {
             account,
             kill_wait_seconds: config.scheduler.kill_wait_seconds,
             unkillable_seconds: config.scheduler.unkillable_seconds,
-        };
-        launch::payload(&facts, self.index, script, &env)
+        }
     }
 }
 

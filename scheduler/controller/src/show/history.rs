@@ -55,8 +55,12 @@ pub fn is_over(job: &Job) -> bool {
 }
 
 fn row(job: v1::Job) -> v1::HistoryRow {
-    let ran = job.attempt > 0 && !job.nodes.is_empty();
-    let steps = if ran { vec![batch_step(&job), extern_step(&job)] } else { Vec::new() };
+    let scripted = job.spec.as_ref().and_then(|spec| spec.het).is_none_or(|het| het.index == 0);
+    let mut steps = Vec::new();
+    if job.attempt > 0 && !job.nodes.is_empty() {
+        steps.extend(scripted.then(|| batch_step(&job)));
+        steps.push(extern_step(&job));
+    }
     v1::HistoryRow { job: Some(job), steps }
 }
 

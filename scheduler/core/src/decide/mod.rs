@@ -5,6 +5,7 @@
 //! - `submit` (with `admit`: what a spec must keep to, `fit`: whether it could ever run)
 //! - `cancel`, `hold`, `requeue`, `suspend`, `update`: verbs on jobs
 //! - `start`: a plan's choices, validated anew; `slice`: what agents report
+//! - `het`: what the components of a heterogeneous job have in common
 //! - `gpu`: GPUs that are found, fail, and come back
 //! - `node`: registration, loss, faults; `admin`: operators' wishes; `tick`: what time brings
 //! - `reservation`: nodes kept for some jobs: made, changed, deleted, over
@@ -14,6 +15,7 @@ mod admit;
 mod cancel;
 mod fit;
 mod gpu;
+mod het;
 mod hold;
 mod node;
 mod requeue;
@@ -83,6 +85,12 @@ impl Decision {
 /// are answered one by one in the reply.
 pub fn decide(state: &State, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
     let now = now.max(state.clock);
+    let Decision { events, reply } = alone(state, command, now)?;
+    Ok(Decision { events: het::shared_fate(state, events, now), reply })
+}
+
+/// As if no job had others to share its fate.
+fn alone(state: &State, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
     match command {
         Command::Configure(config) => admin::configure(state, config, now),
         Command::Submit(submit) => submit::submit(state, submit, now),

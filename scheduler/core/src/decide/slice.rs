@@ -56,7 +56,7 @@ fn told(
     report: &SliceReport,
     now: Timestamp,
 ) -> Vec<Event> {
-    let batch = held.batch_node() == Some(node);
+    let batch = held.batch_node() == Some(node) && !job.follows();
     match (report, &job.phase) {
         (SliceReport::Ready, Phase::Launching { ready, .. }) if !ready.contains(&node) => {
             vec![Event::SliceReady { job: job.id, attempt: job.attempt, node }]

@@ -12,12 +12,12 @@ use crate::rejection::Rejection;
 use crate::state::dependency::array_standing;
 use crate::state::queue::Verdict;
 use crate::state::reserved::{ReservedView, fence, reserved_view};
-use crate::state::{Array, Row, State};
+use crate::state::{Array, Job, Row, State};
 
 use super::{Decision, Reply};
 
 /// What earlier starts of the same plan took.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Draft {
     rows: BTreeMap<NodeId, Row>,
     tasks: BTreeMap<JobId, u32>,
@@ -30,14 +30,52 @@ struct Draft {
 pub(super) fn commit(state: &State, wishes: &[StartWish], now: Timestamp) -> Decision {
     let mut draft = Draft::default();
     let (mut events, mut refused) = (Vec::new(), Vec::new());
-    for wish in wishes {
-        match start(state, &mut draft, wish, now) {
-            Ok(event) => events.push(event),
-            Err(why) => refused.push((wish.job, why)),
+    let mut rest = wishes;
+    while let Some(first) = rest.first() {
+        let count = together(state, first);
+        let (wished, later) = rest.split_at(count.min(rest.len()));
+        rest = later;
+        match start_all(state, &mut draft, wished, count, now) {
+            Ok(started) => events.extend(started),
+            Err(why) => refused.extend(wished.iter().map(|wish| (wish.job, why.clone()))),
         }
     }
     let accepted = events.len();
     Decision { events, reply: Reply::Starts { accepted, refused } }
+}
+
+/// How many starts stand and fall with this one: those of a heterogeneous job's components.
+fn together(state: &State, wish: &StartWish) -> usize {
+    let het = state.jobs.get(&wish.job).and_then(|job| job.spec.het);
+    het.filter(|het| het.index == 0).map_or(1, |het| usize::from(het.count))
+}
+
+/// All of them or none.
+fn start_all(
+    state: &State,
+    draft: &mut Draft,
+    wishes: &[StartWish],
+    count: usize,
+    now: Timestamp,
+) -> Result<Vec<Event>, Rejection> {
+    let [first, others @ ..] = wishes else { return Ok(Vec::new()) };
+    if count == 1 {
+        let follows = state.jobs.get(&first.job).is_some_and(Job::follows);
+        // A component does not start without its leader.
+        return match follows {
+            true => Err(Rejection::NotPending(first.job)),
+            false => Ok(vec![start(state, draft, first, now)?]),
+        };
+    }
+    let ids = (first.job.0 + 1..).map(JobId);
+    if wishes.len() != count || !others.iter().map(|wish| wish.job).eq(ids.take(count - 1)) {
+        return Err(Rejection::NotPending(first.job));
+    }
+    let mut trial = draft.clone();
+    let started = wishes.iter().map(|wish| start(state, &mut trial, wish, now));
+    let started = started.collect::<Result<Vec<Event>, Rejection>>()?;
+    *draft = trial;
+    Ok(started)
 }
 
 fn start(
@@ -53,7 +91,9 @@ fn start(
     let (spec, attempt, array, verdict) = match state.jobs.get(&wish.job) {
         Some(job) if job.phase.is_pending() => {
             let array = job.array.and_then(|(id, _)| state.arrays.get(&id));
-            (&job.spec, job.attempt.next(), array, surroundings.job(job))
+            // When it may start is its leader's business.
+            let verdict = surroundings.job(state.leader_of(job));
+            (&job.spec, job.attempt.next(), array, verdict)
         }
         Some(job) => return Err(Rejection::NotPending(job.id)),
         None => {

@@ -15,7 +15,8 @@
 //! - `ask`, `demand`: what a request comes to; `sieve`: which nodes could serve it; `ground`: the search for a place
 //! - `choose`: which nodes of those that fit; `gather`: uneven requests; `topology`: which switch
 //! - `build`, `units`: the exact CPUs and GPUs of a start
-//! - `pass`: the order of work; `fits`: whether a request could ever be served
+//! - `pass`: the order of work (`pass/het`: jobs of several components)
+//! - `fits`: whether a request could ever be served
 //! - `reasons`: why those wait that were not started
 //! - `why`: the same questions asked about one job, for people
 
@@ -47,7 +48,7 @@ pub use ground::Part;
 pub use pass::plan;
 pub use policy::{ALL, Backfill, Order, Packing, Policy};
 pub use reasons::{Reasons, ShapeReasons};
-pub use view::{Group, Head, View, view};
+pub use view::{Group, Head, Mate, View, view};
 
 /// Fuel for a pass over any cluster we aim at: about a second of work.
 pub const DEFAULT_FUEL: u64 = 20_000_000;

@@ -1,7 +1,8 @@
 //! The order of work of one pass.
 //!
-//! - `query`: what groups ask; `keep`: promises of the pass before
+//! - `query`: what groups ask; `keep`: promises of the pass before; `het`: jobs of several components
 
+mod het;
 mod keep;
 mod query;
 
@@ -20,7 +21,7 @@ use super::ground::{FOREVER, Ground, Part, Query, end_of};
 use super::order::{Turn, turn};
 use super::policy::{Backfill, Policy};
 use super::sieve::Sieve;
-use super::view::{Group, Head, OVERDUE_MS, View};
+use super::view::{Group, Head, Mate, OVERDUE_MS, View};
 use super::{Plan, Shadow};
 
 struct Pass<'a> {
@@ -166,6 +167,9 @@ impl<'a> Pass<'a> {
         let full = head.throttled_by.is_some_and(|array| self.throttles.get(&array) == Some(&0));
         if full || self.started.contains(&head.job) {
             return Step::Next;
+        }
+        if let Some(mates) = self.view.hets.get(&head.job) {
+            return self.heterogeneous(at, head, mates);
         }
         let index = self.query(at);
         let length = length_of(&group.shape);

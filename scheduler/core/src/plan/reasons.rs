@@ -22,6 +22,11 @@ impl Reasons {
     /// Why this waits: what the job itself says first, then the last pass's opinion.
     #[must_use]
     pub fn of(&self, state: &State, job: JobView<'_>, now: Timestamp) -> Reason {
+        let job = match job {
+            // What a component waits for is its leader's to say.
+            JobView::Single(one) => JobView::Single(state.leader_of(one)),
+            JobView::Task(_) | JobView::ArrayRest(_) => job,
+        };
         if let Some(reason) = state.static_reason(job, now) {
             return reason;
         }

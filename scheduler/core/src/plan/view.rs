@@ -14,7 +14,8 @@ use crate::priority::Base;
 use crate::state::dependency::array_standing;
 use crate::state::reserved::{ReservedView, reserved_view};
 use crate::state::{
-    Array, Endings, Entry, Facts, GroupKey, Node, PartitionRow, Row, Shape, State, Topology, Wiring,
+    Array, Endings, Entry, Facts, GroupKey, Job, Node, PartitionRow, Row, Shape, State, Topology,
+    Wiring,
 };
 
 use super::Shadow;
@@ -36,6 +37,9 @@ pub struct View {
     pub nodes: Vec<ViewNode>,
     pub partitions: Vec<ViewPartition>,
     pub groups: Vec<Group>,
+    /// What must start with a head, in the order of their numbers: the further components of a
+    /// heterogeneous job. Empty: one of them is not back yet.
+    pub hets: BTreeMap<JobId, Vec<Mate>>,
     /// Of arrays with a bound on their tasks at once: how many more may start.
     pub throttles: BTreeMap<JobId, u32>,
     pub licenses: Vec<ViewLicense>,
@@ -95,6 +99,9 @@ pub struct Group {
     /// The group has more jobs than were copied.
     pub more: bool,
 }
+
+/// A component that starts with its leader: a group of one in each partition that would take it.
+pub type Mate = Vec<Group>;
 
 /// One job or array task that may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +185,7 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
         now,
         axes: Arc::clone(&state.derived.axes),
         nodes,
+        hets: hets(state),
         throttles,
         partitions: state
             .partitions
@@ -201,6 +209,32 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
         cluster_gpus,
         fold_ms: fold_ms(state.habits.long_wait()),
     }
+}
+
+/// What the leaders that wait have with them.
+fn hets(state: &State) -> BTreeMap<JobId, Vec<Mate>> {
+    let mate = |job: &Job| -> Mate {
+        let head = Head { job: job.id, throttled_by: None, eligible_at: job.submitted_at };
+        let group = |key: GroupKey| Group {
+            partition: key.partition,
+            shape: key.shape,
+            base: key.base,
+            expected: key.expected,
+            heads: vec![head],
+            more: false,
+        };
+        let keys = GroupKey::all_of(&state.partitions, &job.spec, job.expected);
+        keys.into_iter().map(group).collect()
+    };
+    let of = |id: &JobId| {
+        let leader = state.jobs.get(id)?;
+        let others: Vec<&Job> = state.mates_of(leader).collect();
+        let back = others.iter().all(|job| job.phase.is_pending());
+        let whole = leader.spec.het.is_some_and(|het| usize::from(het.count) == others.len() + 1);
+        let mates = if back && whole { others.into_iter().map(mate).collect() } else { Vec::new() };
+        Some((*id, mates))
+    };
+    state.derived.leaders.iter().filter_map(of).collect()
 }
 
 /// CPUs and GPUs of all nodes, in service or not.

@@ -339,6 +339,8 @@ impl Derived {
                 let index = job.array.map(|(_, index)| index);
                 let met = standing(&job.spec.dependency, &job.terms, index);
                 self.index_waiting(entry, &job.spec, &job.terms, met == Standing::Never, add);
+                let leads = add && job.spec.het.is_some_and(|het| het.index == 0);
+                set(&mut self.leaders, job.id, leads);
             }
             Phase::Running { held, suspended: None } => {
                 if let Some(end) = held.end_at {

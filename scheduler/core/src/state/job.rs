@@ -44,6 +44,12 @@ impl Job {
         self.spec.user.uid
     }
 
+    /// Whether it is a component of a heterogeneous job other than the one with the script.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.spec.het.is_some_and(|het| het.index > 0)
+    }
+
     /// When the current or last attempt began to run.
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {

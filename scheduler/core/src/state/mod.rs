@@ -107,6 +107,8 @@ pub struct Derived {
     pub licenses_used: BTreeMap<Box<str>, u32>,
     /// What `config.topology` says; shared with every view.
     pub topology: Arc<Topology>,
+    /// Pending heterogeneous jobs, by the component with the script.
+    pub leaders: BTreeSet<JobId>,
     /// Pending and active jobs; array tasks count each.
     pub live: u64,
     /// Jobs that hold resources.

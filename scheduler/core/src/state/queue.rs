@@ -219,6 +219,10 @@ impl Surroundings<'_> {
         if let Some(hold) = hold {
             return Verdict::Blocked(hold_reason(*hold));
         }
+        // It is its leader that stands in the queue.
+        if job.follows() {
+            return Verdict::Blocked(Reason::None);
+        }
         let index = job.array.map(|(_, index)| index);
         let met = standing(&job.spec.dependency, &job.terms, index);
         self.verdict(job.array.map_or(job.id, |(array, _)| array), &job.spec, *eligible_at, met)

@@ -45,6 +45,20 @@ impl State {
         self.jobs.range(array.id..end).map(|(_, job)| job)
     }
 
+    /// The other components of a heterogeneous job, ascending.
+    pub fn mates_of(&self, job: &Job) -> impl Iterator<Item = &Job> + '_ {
+        let id = job.id;
+        let all = job.spec.het.into_iter().flat_map(move |het| het.all(id));
+        all.filter(move |other| *other != id).filter_map(|other| self.jobs.get(&other))
+    }
+
+    /// The component with the script; any other job itself.
+    #[must_use]
+    pub fn leader_of<'a>(&'a self, job: &'a Job) -> &'a Job {
+        let leader = job.spec.het.map(|het| het.leader(job.id));
+        leader.and_then(|id| self.jobs.get(&id)).unwrap_or(job)
+    }
+
     /// Everything a listing shows, ascending, beginning at `from` itself. Arrays without pending
     /// tasks are left out while tasks of theirs are there to be shown.
     pub fn views_from(&self, from: Entry) -> impl Iterator<Item = JobView<'_>> + '_ {

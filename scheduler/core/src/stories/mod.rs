@@ -8,6 +8,7 @@ mod backfill;
 mod dependencies;
 mod gangs;
 mod gpus;
+mod het;
 mod lives;
 mod nodes;
 mod planner;
@@ -151,6 +152,7 @@ fn spec(actor: Actor, name: &str) -> JobSpec {
         dependency: Dependency::default(),
         kill_on_invalid_dependency: false,
         array: None,
+        het: None,
         held: false,
         nice: 0,
         priority: None,
@@ -216,7 +218,7 @@ impl World {
         request_id[0] = self.requests;
         let count = self.log.len().to_le_bytes();
         request_id[1..9].copy_from_slice(&count);
-        let submit = Submit { actor, groups: Vec::new(), request_id, spec };
+        let submit = Submit { actor, groups: Vec::new(), request_id, spec, components: Vec::new() };
         match self.wish(Command::Submit(Box::new(submit)))? {
             Reply::Submitted { job, .. } => {
                 self.last = job;

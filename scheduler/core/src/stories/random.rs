@@ -13,6 +13,7 @@ use crate::command::{
 enum Act {
     Submit { nodes: u8, cpus: u8, gpus: u8, held: bool, dependency: u8, singleton: bool },
     SubmitTo { reservation: u8, minutes: u8 },
+    Het { cpus: u8, nodes: u8, more: u8 },
     Array { tasks: u8, throttle: u8, dependency: u8 },
     Pass,
     Report { pick: u8, slice: u8, kind: u8 },
@@ -34,6 +35,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (1u8..9, 0u8..4, b()).prop_map(|(tasks, throttle, dependency)| Act::Array {
             tasks, throttle, dependency,
         }),
+        1 => (1u8..5, 1u8..3, b()).prop_map(|(cpus, nodes, more)| Act::Het { cpus, nodes, more }),
         4 => Just(Act::Pass),
         10 => (b(), b(), b()).prop_map(|(pick, slice, kind)| Act::Report { pick, slice, kind }),
         4 => (b(), b(), b()).prop_map(|(pick, kind, task)| Act::Verb { pick, kind, task }),
@@ -92,6 +94,13 @@ impl World {
                     spec.kill_on_invalid_dependency = tasks == 1;
                     spec.dependency = on;
                 });
+            }
+            Act::Het { cpus, nodes, more } => {
+                let one = |cpus: u8, nodes: u8| het::component("het", nodes.into(), cpus.into());
+                let mut specs = vec![one(cpus, 1), one(4, nodes)];
+                specs.extend((more % 3 == 0).then(|| one(1, 1)));
+                specs[0].dependency = self.dependency(more);
+                let _ = het::try_het(self, specs);
             }
             Act::SubmitTo { reservation, minutes } => {
                 let _ = self.try_submit(|spec, _| {

@@ -84,6 +84,7 @@ fn a_repeated_request_is_the_same_job() {
                 groups: Vec::new(),
                 request_id: [9; 16],
                 spec: spec(ALICE, "job"),
+                components: Vec::new(),
             };
             let wish = Command::Submit(Box::new(submit.clone()));
             let first = w.wish(wish.clone()).expect("admitted");
@@ -111,7 +112,13 @@ fn partitions_admit_by_user_and_group() {
     refused(world.submit_spec(ALICE, spec(ALICE, "job")), "does not admit user \"u1000\"");
     assert!(world.submit_spec(BOB, spec(BOB, "job")).is_ok());
     let groups = vec!["staff".into()];
-    let submit = Submit { actor: ALICE, groups, request_id: [5; 16], spec: spec(ALICE, "job") };
+    let submit = Submit {
+        actor: ALICE,
+        groups,
+        request_id: [5; 16],
+        spec: spec(ALICE, "job"),
+        components: Vec::new(),
+    };
     assert!(world.wish(Command::Submit(Box::new(submit))).is_ok());
 }
 

@@ -196,7 +196,7 @@ impl Replay<'_> {
         let actor = Actor { uid: spec.user.uid, role: Role::User };
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&(entry as u64 + 1).to_le_bytes());
-        let submit = Submit { actor, groups: Vec::new(), request_id, spec };
+        let submit = Submit { actor, groups: Vec::new(), request_id, spec, components: Vec::new() };
         match self.wish(&Command::Submit(Box::new(submit)))? {
             Reply::Submitted { job, .. } => {
                 let at = job.0 as usize;

@@ -70,7 +70,7 @@ impl Client {
         request_id[..8].copy_from_slice(&self.requests.to_be_bytes());
         let spec = spec(dice, &self.known, now);
         let actor = Actor { uid: spec.user.uid, role: Role::User };
-        let submit = Submit { actor, groups: Vec::new(), request_id, spec };
+        let submit = Submit { actor, groups: Vec::new(), request_id, spec, components: Vec::new() };
         self.open.insert(request_id, submit.clone());
         Command::Submit(Box::new(submit))
     }

@@ -115,6 +115,7 @@ pub(super) fn spec(dice: &mut Dice, known: &[JobId], now: Timestamp) -> JobSpec 
         dependency: dependency(dice, known),
         kill_on_invalid_dependency: dice.permille(500),
         array,
+        het: None,
         held: dice.permille(50),
         nice: dice.between(-5, 100) as i32,
         priority: None,

@@ -269,6 +269,7 @@ impl Gen {
             dependency: self.dependency(),
             kill_on_invalid_dependency: self.yes(),
             array: self.opt(|g| ArraySpec { indices: g.tasks(), throttle: g.opt(Gen::num) }),
+            het: self.opt(|g| HetPart { index: g.num() as u16, count: g.num() as u16 }),
             held: self.yes(),
             nice: self.num() as i32,
             priority: self.opt(Gen::num),

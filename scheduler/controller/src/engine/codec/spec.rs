@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use muster_model::{
-    ArraySpec, Constraint, Dependency, DependencyKind, DependencyTerm, JobId, JobSpec, LaunchSpec,
-    MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish, TopologyWish, Uid,
-    User,
+    ArraySpec, Constraint, Dependency, DependencyKind, DependencyTerm, HetPart, JobId, JobSpec,
+    LaunchSpec, MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish,
+    TopologyWish, Uid, User,
 };
 use muster_proto::store::v1 as rec;
 
@@ -280,6 +280,9 @@ pub(in crate::engine) fn store_spec(spec: &JobSpec) -> rec::JobSpec {
         dependency: (spec.dependency != Dependency::default()).then(|| spec.dependency.store()),
         kill_on_invalid_dependency: spec.kill_on_invalid_dependency,
         array: spec.array.as_ref().map(Stored::store),
+        het: spec
+            .het
+            .map(|part| rec::HetPart { index: part.index.into(), count: part.count.into() }),
         held: spec.held,
         nice: spec.nice,
         priority: spec.priority,
@@ -317,6 +320,7 @@ pub(in crate::engine) fn load_spec(
         dependency: maybe(r.dependency)?.unwrap_or_default(),
         kill_on_invalid_dependency: r.kill_on_invalid_dependency,
         array: maybe(r.array)?,
+        het: r.het.map(load_het).transpose()?,
         held: r.held,
         nice: r.nice,
         priority: r.priority,
@@ -329,6 +333,12 @@ pub(in crate::engine) fn load_spec(
         script_bytes: r.script_bytes,
         env_bytes: r.env_bytes,
     })
+}
+
+fn load_het(r: rec::HetPart) -> Result<HetPart, BadRecord> {
+    let number =
+        |n: u32| u16::try_from(n).map_err(|_| BadRecord::Value { field: "het", value: n.into() });
+    Ok(HetPart { index: number(r.index)?, count: number(r.count)? })
 }
 
 impl Stored for JobSpec {

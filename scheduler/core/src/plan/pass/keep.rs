@@ -49,7 +49,7 @@ impl Pass<'_> {
         }
     }
 
-    fn licenses(&self, index: usize) -> Vec<(usize, u32)> {
+    pub(super) fn licenses(&self, index: usize) -> Vec<(usize, u32)> {
         self.asked[index].as_ref().map_or_else(|_| Vec::new(), |query| query.licenses.clone())
     }
 

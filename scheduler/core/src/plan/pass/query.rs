@@ -28,7 +28,7 @@ impl<'a> Pass<'a> {
         self.asked.len() - 1
     }
 
-    fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
+    pub(super) fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
         let row = &self.view.partitions[group.partition as usize];
         if !row.starts() {
             return Err(match row.partition.state {
