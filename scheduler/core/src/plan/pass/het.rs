@@ -106,13 +106,13 @@ impl<'a> Pass<'a> {
     /// Starts them all, or undoes what was begun.
     fn start_together(&mut self, members: &[Member<'_>], places: &[Vec<Part>]) -> bool {
         let (rows, starts, endings) =
-            (self.rows.clone(), self.plan.starts.len(), self.endings.len());
+            (self.ground.rows.clone(), self.plan.starts.len(), self.endings.len());
         for (done, (member, parts)) in members.iter().zip(places).enumerate() {
             let Member { group, head, index, length } = *member;
             if self.start(index, group, head, parts.clone(), length, None) {
                 continue;
             }
-            self.rows = rows;
+            self.ground.rows = rows;
             self.plan.starts.truncate(starts);
             self.endings.truncate(endings);
             for (member, parts) in members.iter().zip(places).take(done) {
