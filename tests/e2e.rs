@@ -6,6 +6,8 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
+#[path = "e2e/containers.rs"]
+mod containers;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/disks.rs"]

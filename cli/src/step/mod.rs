@@ -8,6 +8,7 @@
 //! - `job`: which job; `alloc`: making one; `agents`: the way to its nodes
 //! - `run`: a step from its grant to its end; `course`: what follows from what; `sinks`: where
 //!   output goes; `report`: how tasks ended; `tally`: what they used; `signals`, `terminal`: srun's own
+//! - `container`: a root of their own for the tasks
 //! - `mpi`: how the tasks find each other; `exchange`: what their nodes tell each other
 //! - `variables`: what tasks find in their environment; `figures`: what running steps use
 
@@ -15,6 +16,7 @@ mod agents;
 mod alloc;
 mod bcast;
 mod cancel;
+mod container;
 mod course;
 mod exchange;
 pub(crate) mod figures;

@@ -43,7 +43,7 @@ const fn alias(id: &'static str, long: &'static str, takes: Takes, used: Use) ->
     Row { opt: Opt { id, long, short: None, takes }, variable: "", used }
 }
 
-const OCI: Use = No("containers are not supported: start their runtime in the command");
+const OCI: Use = No("use --container-image");
 
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row] = &[
@@ -64,6 +64,13 @@ pub(crate) const ROWS: &[Row] = &[
     row("constraint", 'C', Value, "", Job),
     row("container", '\0', Value, "", OCI),
     row("container-id", '\0', Value, "", OCI),
+    row("container-image", '\0', Value, "", Step),
+    row("container-mount-home", '\0', Nothing, "", Noted),
+    row("container-mounts", '\0', Value, "", Step),
+    row("container-name", '\0', Value, "", No("a directory that is kept serves as well: --container-image")),
+    row("container-readonly", '\0', Nothing, "", Step),
+    row("container-workdir", '\0', Value, "", Step),
+    row("container-writable", '\0', Nothing, "", Noted),
     row("contiguous", '\0', Nothing, "", Job),
     row("cores-per-socket", '\0', Value, "", Job),
     row("cpu-bind", '\0', Value, "SLURM_CPU_BIND", Step),
@@ -118,6 +125,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("network", '\0', Value, "", Noted),
     row("nice", '\0', MaybeValue, "", Job),
     row("no-allocate", 'Z', Nothing, "", No("tasks run in allocations alone")),
+    row("no-container-mount-home", '\0', Nothing, "", Step),
     row("no-bell", '\0', Nothing, "", Noted),
     row("no-kill", 'k', MaybeValue, "SLURM_NO_KILL", Both),
     row("no-shell", '\0', Nothing, "", Step),
@@ -232,6 +240,9 @@ impl Asked {
             if let Some(Use::No(why)) = find(given.id).map(|row| row.used) {
                 let name = given.id;
                 return Err(Bad::Refused(format!("--{name} is not supported: {why}")));
+            }
+            if program == "salloc" && given.id.starts_with("container-") {
+                return Err(Bad::Refused(format!("--{} belongs to srun", given.id)));
             }
         }
         Ok(Asked { line: parsed.options, around: Vec::new(), operands: parsed.operands })

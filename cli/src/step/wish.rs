@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use muster_model::Hostlist;
 use muster_proto::v1::{
-    CpuBind, Distribution, GpuBind, GpuBindKind, GresRequest, GresScope, MpiKind, Rlimit, StepShape,
+    Container, CpuBind, Distribution, GpuBind, GpuBindKind, GresRequest, GresScope, MpiKind,
+    Rlimit, StepShape,
 };
 
 use super::options::Asked;
@@ -88,6 +89,7 @@ pub(crate) struct Wish {
     /// are in all; 0: it is alone.
     pub(crate) first_rank: u32,
     pub(crate) world: u32,
+    pub(crate) container: Option<Container>,
 }
 
 /// What of the job srun knows before it asks.
@@ -197,6 +199,7 @@ pub(crate) fn read(asked: &Asked, around: Around, cwd: &Path) -> Result<Wish, Fa
         None => asked.has("immediate").then_some(Duration::ZERO),
     };
     bindings(asked, &mut wish)?;
+    wish.container = super::container::read(asked, cwd)?;
     wish.cpus_per_task = count(asked, "cpus-per-task")?;
     wish.tasks_per_node = (wish.shape.tasks_per_node > 0).then_some(wish.shape.tasks_per_node);
     Ok(wish)

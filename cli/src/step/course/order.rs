@@ -52,6 +52,7 @@ pub(super) fn order(
         join_stderr: wish.stderr.is_none() && matches!(wish.stdout, Sink::There(_) | Sink::Nowhere),
         total_tasks: grant.tasks,
         name: wish.name.clone(),
+        container: wish.container.clone(),
         mpi: mpi::layout(wish.mpi.unwrap_or_default(), grant),
         first_rank: wish.first_rank,
     }

@@ -23,7 +23,7 @@ use nix::unistd::{
 };
 
 use super::mpi::Mpi;
-use super::{cpus, gpus, variables};
+use super::{container, cpus, gpus, variables};
 use crate::child::default_signals;
 use crate::pattern::{Names, expand};
 use crate::slice::{Host, OOM_SCORE};
@@ -278,8 +278,17 @@ fn exec(common: &Common<'_>, mpi: &Mpi, local: usize) -> Refusal {
     env.extend(own.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()));
     env.extend(mpi.environment(local));
     let path = env.iter().find_map(|pair| pair.strip_prefix(b"PATH=")).map(<[u8]>::to_vec);
-    let command = program.argv.first().map_or("", String::as_str);
-    let argv: Result<Vec<_>, _> = program.argv.iter().map(|a| CString::new(a.as_bytes())).collect();
+    let mut line = program.argv.clone();
+    if let Some(wish) = &start.container {
+        let home = env.iter().find_map(|pair| pair.strip_prefix(b"HOME="));
+        let home = home.and_then(|home| std::str::from_utf8(home).ok());
+        match container::words(common.order, start, wish, home) {
+            Ok(words) => drop(line.splice(0..0, words)),
+            Err(text) => return Refusal::of(1, text),
+        }
+    }
+    let command = line.first().map_or("", String::as_str);
+    let argv: Result<Vec<_>, _> = line.iter().map(|a| CString::new(a.as_bytes())).collect();
     let env: Result<Vec<_>, _> = env.into_iter().map(CString::new).collect();
     let (Ok(argv), Ok(env)) = (argv, env) else {
         return Refusal::of(1, "an argument holds a NUL character");

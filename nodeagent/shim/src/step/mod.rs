@@ -11,10 +11,11 @@
 //! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
 //! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`, `gpus`: binding
-//! - `mpi`: how the tasks find each other
+//! - `mpi`: how the tasks find each other; `container`: a root of their own
 
 mod child;
 mod clients;
+mod container;
 mod course;
 mod cpus;
 mod dir;

@@ -1,0 +1,115 @@
+//! Tasks in a root of their own, by the runtime that the node has.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{Cluster, STRANGER, root};
+
+/// A root with one program under many names, which the stranger owns; `None` where none can be run.
+fn tiny_root(cluster: &Cluster) -> Option<PathBuf> {
+    let image = cluster.work().join("image");
+    let busybox = Path::new("/bin/busybox");
+    if !busybox.exists() {
+        println!("skipped: there is no busybox-static");
+        return None;
+    }
+    fs::create_dir_all(image.join("bin")).unwrap();
+    fs::copy(busybox, image.join("bin/busybox")).unwrap();
+    for name in ["sh", "ls", "cat", "id", "pwd", "touch", "mkdir"] {
+        symlink("busybox", image.join("bin").join(name)).unwrap();
+    }
+    fs::write(image.join("mark"), "inside\n").unwrap();
+    for path in [image.clone(), image.join("bin")] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    if nix::unistd::geteuid().is_root() {
+        for path in [image.clone(), image.join("bin"), image.join("mark")] {
+            chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
+        }
+    }
+    let mut try_it = match nix::unistd::geteuid().is_root() {
+        true => {
+            let mut command = Command::new("setpriv");
+            let id = STRANGER.to_string();
+            command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "bwrap"]);
+            command
+        }
+        false => Command::new("bwrap"),
+    };
+    try_it.arg("--bind").arg(&image).args(["/", "--dev", "/dev", "--proc", "/proc", "/bin/id"]);
+    match try_it.output() {
+        Ok(out) if out.status.success() => Some(image),
+        Ok(out) => {
+            let fault = String::from_utf8_lossy(&out.stderr).into_owned();
+            println!("skipped: bwrap does not work here: {fault}");
+            None
+        }
+        Err(_) => {
+            println!("skipped: there is no bubblewrap");
+            None
+        }
+    }
+}
+
+#[test]
+fn tasks_of_two_nodes_see_the_image_and_what_was_mounted_and_nothing_else() {
+    if !root("tasks of another user") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let Some(image) = tiny_root(&cluster) else { return };
+    let image = format!("--container-image={}", image.display());
+    let data = cluster.work().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "from outside\n").unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    let mounts = format!("--container-mounts={}:/data:ro", data.display());
+    let look = "cat /mark /data/file; id -u; ls -d /usr /root 2>/dev/null; \
+                touch /data/x 2>/dev/null && echo written; echo $SLURM_PROCID of $SLURM_NTASKS; pwd";
+    let said = cluster.run_as(
+        STRANGER,
+        &[
+            "srun",
+            "-N2",
+            "-n2",
+            &image,
+            &mounts,
+            "--no-container-mount-home",
+            "--container-workdir=/data",
+            "sh",
+            "-c",
+            look,
+        ],
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    for line in ["inside", "from outside", "65534", "/data"] {
+        assert_eq!(said.out.lines().filter(|l| *l == line).count(), 2, "{line}: {said:?}");
+    }
+    assert!(said.out.contains("0 of 2") && said.out.contains("1 of 2"), "{said:?}");
+    for line in ["written", "/usr", "/root"] {
+        assert!(!said.out.lines().any(|l| l == line), "{line}: {said:?}");
+    }
+    let said = cluster.run_as(STRANGER, &["srun", &image, "sh", "-c", "exit 3"]);
+    assert_eq!(said.code, 3, "the code is the command's: {said:?}");
+}
+
+#[test]
+fn what_is_no_container_is_named() {
+    let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=2"]);
+    for (words, text) in [
+        (&["srun", "--container-image=docker://x", "true"][..], "images are not fetched"),
+        (&["srun", "--container-name=x", "true"], "--container-name is not supported"),
+        (&["srun", "--container-mounts=/a:/b", "true"], "needs --container-image"),
+        (&["salloc", "--container-image=/r", "true"], "belongs to srun"),
+    ] {
+        let said = cluster.run(words);
+        assert!(said.code != 0 && said.err.contains(text), "{words:?}: {said:?}");
+    }
+    if Path::new("/usr/bin/bwrap").exists() {
+        let said = cluster.run(&["srun", "--container-image=/nosuch", "true"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("container image /nosuch: No such file"), "{said:?}");
+    }
+}
