@@ -15,6 +15,11 @@ pub struct Personality {
 /// Slurm's names; `muster links` makes one link for each.
 pub const SLURM: &[Personality] = &[
     Personality { name: "sacct", main: crate::query::sacct, about: "jobs past and present" },
+    Personality {
+        name: "sacctmgr",
+        main: crate::query::sacctmgr,
+        about: "accounts (none are kept)",
+    },
     Personality { name: "salloc", main: crate::step::salloc, about: "an allocation for a command" },
     Personality { name: "sattach", main: crate::step::sattach, about: "look at a running step" },
     Personality { name: "sbatch", main: crate::submit::sbatch, about: "submit a batch script" },
@@ -29,6 +34,7 @@ pub const SLURM: &[Personality] = &[
     Personality { name: "sinfo", main: crate::query::sinfo, about: "nodes and partitions" },
     Personality { name: "squeue", main: crate::query::squeue, about: "the queue" },
     Personality { name: "srun", main: crate::step::srun, about: "run tasks in a job" },
+    Personality { name: "sshare", main: crate::query::sshare, about: "shares (none are kept)" },
     Personality { name: "sstat", main: crate::query::sstat, about: "what running jobs use" },
 ];
 

@@ -113,9 +113,10 @@ fn a_job_cannot_depend_on_itself() {
 }
 
 #[test]
-fn unknown_jobs_are_said_to_be_unknown() {
+fn unknown_words_and_jobs_are_said_to_be_unknown() {
     let cluster = Cluster::start();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (&["scontrol", "shutdown", "n1"], "invalid shutdown argument:n1"),
         (&["squeue", "-j", "4711"], "Invalid job id specified"),
         (&["scontrol", "show", "job", "4711"], "Invalid job id specified"),
         (&["scontrol", "hold", "4711"], "Invalid job id specified"),
@@ -124,6 +125,7 @@ fn unknown_jobs_are_said_to_be_unknown() {
     for (words, part) in cases {
         check(&words.join(" "), &cluster.run(words), &[1], part);
     }
+    cluster.assert_alive();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What users ask: `squeue`, `sinfo`, `sacct`, `sstat`, `seff`.
+//! What users ask: `squeue`, `sinfo`, `sacct`, `sstat`, `seff`, `sacctmgr`, `sshare`.
 //!
 //! Each command reads its options, asks a `source::Source` for wire messages and renders them
 //! to text. The clock, the time zone, the caller and the environment come in as
@@ -12,9 +12,11 @@
 //! - `times`, `sizes`, `states`, `tres`, `shown`: how values are written
 //! - `pick`: lists of ids, users and states that narrow what is shown
 //! - `squeue`, `sinfo`, `sacct`, `sstat`, `seff`: the commands
+//! - `accounts`: `sacctmgr` and `sshare`, which have little to say here
 //! - `gpu`: every GPU of the cluster (`muster gpu`)
 //! - `json`: the documents of `--json`
 
+mod accounts;
 mod columns;
 mod gpu;
 pub(crate) mod json;
@@ -127,6 +129,18 @@ pub fn sstat(args: &[String]) -> i32 {
 #[must_use]
 pub fn seff(args: &[String]) -> i32 {
     run("seff", seff::command, args)
+}
+
+/// Accounts, of which there are none.
+#[must_use]
+pub fn sacctmgr(args: &[String]) -> i32 {
+    run("sacctmgr", accounts::manage, args)
+}
+
+/// Shares, of which there are none.
+#[must_use]
+pub fn sshare(args: &[String]) -> i32 {
+    run("sshare", accounts::shares, args)
 }
 
 /// Every GPU of the cluster.

@@ -40,10 +40,11 @@ pub fn spec(spec: &JobSpec) -> Result<(), BadField> {
     for node in spec.request.required_nodes.iter().chain(&spec.request.excluded_nodes) {
         name("node list", node)?;
     }
-    launch(&spec.launch)
+    launch(spec)
 }
 
-fn launch(launch: &muster_model::LaunchSpec) -> Result<(), BadField> {
+fn launch(spec: &JobSpec) -> Result<(), BadField> {
+    let launch = &spec.launch;
     let patterns = [
         ("output", launch.stdout.as_deref()),
         ("error", launch.stderr.as_deref()),
@@ -61,12 +62,12 @@ fn launch(launch: &muster_model::LaunchSpec) -> Result<(), BadField> {
     if !launch.workdir.starts_with('/') {
         return Err(BadField::new("working directory", "must be an absolute path"));
     }
-    let arguments: usize = launch.args.iter().map(|a| a.len() + 1).sum();
-    if arguments > MAX_ARGUMENTS || launch.submit_line.len() > MAX_ARGUMENTS {
+    let arguments: usize = spec.args.iter().map(|a| a.len() + 1).sum();
+    if arguments > MAX_ARGUMENTS || spec.submit_line.len() > MAX_ARGUMENTS {
         let fault = format!("longer than {MAX_ARGUMENTS} bytes");
         return Err(BadField::new("script arguments", fault));
     }
-    if launch.args.iter().any(|a| a.contains('\0')) || launch.submit_line.contains('\0') {
+    if spec.args.iter().any(|a| a.contains('\0')) || spec.submit_line.contains('\0') {
         return Err(BadField::new("script arguments", "a NUL character"));
     }
     entries("rlimits", launch.rlimits.len())?;

@@ -20,7 +20,7 @@ pub const MAX_ARRAY_SIZE: u32 = 4_000_001;
 /// A spec for the wire.
 #[must_use]
 pub fn spec_out(spec: &JobSpec) -> v1::JobSpec {
-    v1::JobSpec { launch: Some(launch_out(&spec.launch)), ..brief_out(spec) }
+    v1::JobSpec { launch: Some(launch_out(spec)), ..brief_out(spec) }
 }
 
 /// The same without how it is launched.
@@ -101,6 +101,8 @@ pub fn spec_in(wire: &v1::JobSpec, max_array_size: u32) -> Result<JobSpec, BadFi
         reservation: optional(&wire.reservation),
         comment: text(&wire.comment),
         wckey: text(&wire.wckey),
+        args: wire.launch.iter().flat_map(|l| &l.args).map(|a| text(a)).collect(),
+        submit_line: text(wire.launch.as_ref().map_or("", |l| &l.submit_line)),
         launch: Arc::new(wire.launch.as_ref().map(launch_in).transpose()?.unwrap_or_default()),
         script_bytes: 0,
         env_bytes: 0,
@@ -191,9 +193,10 @@ fn topology_in(wire: &v1::Request) -> Result<TopologyWish, BadField> {
     })
 }
 
-/// A launch spec for the wire.
+/// How a job is launched, for the wire.
 #[must_use]
-pub fn launch_out(launch: &LaunchSpec) -> v1::LaunchSpec {
+pub fn launch_out(spec: &JobSpec) -> v1::LaunchSpec {
+    let launch = &spec.launch;
     let own = |text: &Option<Box<str>>| text.as_ref().map(|t| t.to_string());
     v1::LaunchSpec {
         workdir: launch.workdir.to_string(),
@@ -207,9 +210,9 @@ pub fn launch_out(launch: &LaunchSpec) -> v1::LaunchSpec {
             .iter()
             .map(|(name, soft)| v1::Rlimit { name: name.to_string(), soft: *soft })
             .collect(),
-        args: launch.args.iter().map(|a| a.to_string()).collect(),
+        args: spec.args.iter().map(|a| a.to_string()).collect(),
         command: launch.command.to_string(),
-        submit_line: launch.submit_line.to_string(),
+        submit_line: spec.submit_line.to_string(),
         submit_dir: launch.submit_dir.to_string(),
         submit_host: launch.submit_host.to_string(),
         signal: launch.signal.map(signal_out),
@@ -225,7 +228,7 @@ pub fn launch_out(launch: &LaunchSpec) -> v1::LaunchSpec {
     }
 }
 
-/// A launch spec from the wire.
+/// A launch spec from the wire, but for arguments and submit line.
 ///
 /// # Errors
 /// A signal that is none, or an umask with more than permission bits.
@@ -242,9 +245,7 @@ pub fn launch_in(wire: &v1::LaunchSpec) -> Result<LaunchSpec, BadField> {
         open_mode: if wire.append { OpenMode::Append } else { OpenMode::Truncate },
         umask: wire.umask,
         rlimits: wire.rlimits.iter().map(|r| (text(&r.name), r.soft)).collect(),
-        args: wire.args.iter().map(|a| text(a)).collect(),
         command: text(&wire.command),
-        submit_line: text(&wire.submit_line),
         submit_dir: text(&wire.submit_dir),
         submit_host: text(&wire.submit_host),
         signal: wire.signal.as_ref().map(signal_in).transpose()?,

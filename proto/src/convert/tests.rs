@@ -62,13 +62,14 @@ fn spec() -> JobSpec {
         reservation: Some("maint".into()),
         comment: "hi there".into(),
         wckey: "w".into(),
+        args: ["a b".into(), "".into()].into(),
+        submit_line: "sbatch a.sh".into(),
         launch: Arc::new(LaunchSpec {
             workdir: "/home/alice".into(),
             stdout: Some("%x-%j.out".into()),
             open_mode: OpenMode::Append,
             umask: 0o22,
             rlimits: [("nofile".into(), u64::MAX)].into(),
-            args: vec!["a b".into(), "".into()],
             signal: Some(SignalRequest { signal: 10, before_seconds: 60, batch_only: true }),
             extras: vec![("hint".into(), "nomultithread".into())],
             ..LaunchSpec::default()

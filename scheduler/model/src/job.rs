@@ -112,11 +112,8 @@ pub struct LaunchSpec {
     /// Soft limits of the submitter, by name (`nofile`, ...); `u64::MAX`: unlimited. Most jobs of a
     /// user have the same, so they are shared.
     pub rlimits: Arc<[(Box<str>, u64)]>,
-    /// Words after the script: `$1..`.
-    pub args: Vec<Box<str>>,
     /// The script's path as submitted (shown as Command).
     pub command: Box<str>,
-    pub submit_line: Box<str>,
     pub submit_dir: Box<str>,
     pub submit_host: Box<str>,
     pub signal: Option<SignalRequest>,
@@ -189,6 +186,10 @@ pub struct JobSpec {
     pub reservation: Option<Box<str>>,
     pub comment: Box<str>,
     pub wckey: Box<str>,
+    /// Words after the script: `$1..`. Here and not in the launch, since they are what jobs of a
+    /// loop differ in.
+    pub args: Box<[Box<str>]>,
+    pub submit_line: Box<str>,
     /// Shared: jobs that a loop submits are mostly alike in it.
     pub launch: Arc<LaunchSpec>,
     /// Sizes of the blobs, for quotas and display; bytes.
@@ -223,6 +224,8 @@ impl JobSpec {
             reservation: None,
             comment: Box::default(),
             wckey: Box::default(),
+            args: Box::default(),
+            submit_line: Box::default(),
             launch: Arc::default(),
             script_bytes: 0,
             env_bytes: 0,

@@ -78,3 +78,8 @@ fn clients_get_the_nodes_they_parse() {
 fn clients_get_the_history_they_parse() {
     check("sacct.txt");
 }
+
+#[test]
+fn clients_are_told_that_there_are_no_accounts() {
+    check("accounts.txt");
+}

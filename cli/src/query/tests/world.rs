@@ -8,7 +8,7 @@ use muster_proto::v1::{self, ErrorDetail, JobState, NodeBase, memory, time_limit
 use super::super::source::Source;
 use super::super::surroundings::Surroundings;
 use super::super::times::Style;
-use super::super::{Output, gpu, sacct, seff, sinfo, squeue, sstat};
+use super::super::{Output, accounts, gpu, sacct, seff, sinfo, squeue, sstat};
 use crate::connect::CallError;
 use crate::step::figures::Figures;
 
@@ -202,6 +202,8 @@ pub(super) fn run(words: &[String], source: &mut Fixed, here: &Surroundings) -> 
         "sacct" => sacct::command(args, source, here),
         "sstat" => sstat::command(args, source, here),
         "seff" => seff::command(args, source, here),
+        "sacctmgr" => accounts::manage(args, source, here),
+        "sshare" => accounts::shares(args, source, here),
         "gpu" => gpu::command(args, source, here),
         other => panic!("no query command is called {other}"),
     }

@@ -178,7 +178,13 @@ pub(super) fn reconfigure() -> i32 {
 }
 
 /// Stops the controller; jobs go on.
-pub(super) fn shutdown() -> i32 {
+pub(super) fn shutdown(args: &[String]) -> i32 {
+    if let Some(word) =
+        args.iter().find(|word| !matches!(word.as_str(), "slurmctld" | "controller"))
+    {
+        eprintln!("invalid shutdown argument:{word}");
+        return exit::FAILED;
+    }
     let answer = Client::find(PROGRAM).and_then(|client| {
         // Repeated, it would stop the next controller too.
         client

@@ -170,7 +170,7 @@ fn run(words: &[String], manner: Manner) -> i32 {
         }
         "ping" => act::ping(),
         "reconfigure" => act::reconfigure(),
-        "shutdown" => act::shutdown(),
+        "shutdown" => act::shutdown(rest),
         "token" => act::token(rest),
         "write" => act::write(rest),
         "version" => {

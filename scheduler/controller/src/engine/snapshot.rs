@@ -139,7 +139,7 @@ fn load_specs(
         let at = record.request_ref;
         let bad = BadRecord::Value { field: "request_ref", value: at.into() };
         let request = requests.get(at as usize).cloned().ok_or(bad)?;
-        let launch = match (record.launch.take(), record.launch_ref) {
+        let launch = match (spec::take_launch(&mut record), record.launch_ref) {
             // Snapshots of before there was a table have it inside.
             (Some(own), _) => Arc::new(LaunchSpec::load(own)?),
             (None, 0) => return Err(BadRecord::Missing("launch")),

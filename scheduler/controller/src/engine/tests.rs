@@ -1,5 +1,6 @@
 //! The engine as a whole: what it promises to callers, and what a restart finds.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -116,6 +117,8 @@ fn submit(request_id: u32) -> Submit {
         reservation: None,
         comment: "".into(),
         wckey: "".into(),
+        args: ["--case".into(), format!("{request_id}").into()].into(),
+        submit_line: "sbatch job.sh".into(),
         launch: LaunchSpec { workdir: "/home/alice".into(), ..LaunchSpec::default() }.into(),
         script_bytes: 9,
         env_bytes: 5,
@@ -235,7 +238,9 @@ fn check_replay(story: &[fn(&State, Timestamp) -> Vec<Command>]) {
 fn with_launches_inside(bytes: Bytes) -> Bytes {
     let mut snapshot = rec::Snapshot::decode(bytes).unwrap();
     for spec in &mut snapshot.specs {
-        spec.launch = Some(snapshot.launches[spec.launch_ref as usize - 1].clone());
+        let launch = snapshot.launches[spec.launch_ref as usize - 1].clone();
+        let (args, submit_line) = (take(&mut spec.args), take(&mut spec.submit_line));
+        spec.launch = Some(rec::LaunchSpec { args, submit_line, ..launch });
         spec.launch_ref = 0;
     }
     snapshot.launches.clear();
@@ -430,7 +435,7 @@ async fn snapshots_are_taken_as_the_tail_grows_and_a_restart_reads_them() {
     let engine = start(Mem::open(&disk).unwrap());
     configure(&engine).await;
     let mut big = submit(0);
-    Arc::make_mut(&mut big.spec.launch).args = vec!["x".repeat(100_000).into()];
+    big.spec.args = ["x".repeat(100_000).into()].into();
     for n in 0..200u32 {
         big.request_id[..4].copy_from_slice(&n.to_le_bytes());
         engine.submit(Command::Submit(Box::new(big.clone())), None).await.unwrap();

@@ -99,7 +99,7 @@ pub fn payload(
         batch,
         script: if batch { script } else { Bytes::new() },
         environment,
-        spec: Some(launch_out(&spec.launch)),
+        spec: Some(launch_out(spec)),
         job_name: spec.name.to_string(),
         cpus: slice.cpus.to_string(),
         cpu_count: slice.cpus.len(),

@@ -12,7 +12,7 @@ use muster_proto::v1;
 use tonic::Status;
 
 use super::status::{detail, fault_detail, invalid};
-use super::{change, scan};
+use super::{change, former, scan};
 use crate::Controller;
 use crate::auth::Caller;
 use crate::engine::Reply;
@@ -84,7 +84,10 @@ pub async fn update(
     caller: Caller,
     wire: v1::UpdateJobRequest,
 ) -> Result<v1::VerbReply, Status> {
-    let change = change::job(&wire).map_err(|bad| invalid(&bad))?;
+    let mut change = change::job(&wire).map_err(|bad| invalid(&bad))?;
+    if let Some(dependency) = &mut change.dependency {
+        former::settle(controller, dependency).await?;
+    }
     let job = wire.job.unwrap_or_default();
     let actor = caller.actor();
     let make = move |target| Command::Update { actor, target, change: Box::new(change.clone()) };

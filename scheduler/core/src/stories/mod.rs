@@ -161,6 +161,8 @@ fn spec(actor: Actor, name: &str) -> JobSpec {
         reservation: None,
         comment: Box::default(),
         wckey: Box::default(),
+        args: Box::default(),
+        submit_line: Box::default(),
         launch: Arc::default(),
         script_bytes: 10,
         env_bytes: 10,

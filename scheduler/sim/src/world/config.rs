@@ -124,6 +124,8 @@ pub(super) fn spec(dice: &mut Dice, known: &[JobId], now: Timestamp) -> JobSpec 
         reservation: None,
         comment: "".into(),
         wckey: "".into(),
+        args: Box::default(),
+        submit_line: Box::default(),
         launch: Arc::new(LaunchSpec {
             workdir: "/home".into(),
             no_kill: dice.permille(100),

@@ -236,9 +236,7 @@ impl Gen {
             open_mode: if self.yes() { OpenMode::Append } else { OpenMode::Truncate },
             umask: self.num(),
             rlimits: self.some(|g| (g.text(), g.long())).into(),
-            args: self.some(Gen::text),
             command: self.text(),
-            submit_line: self.text(),
             submit_dir: self.text(),
             submit_host: self.text(),
             signal: self.opt(|g| SignalRequest {
@@ -278,6 +276,8 @@ impl Gen {
             reservation: self.opt(Gen::text),
             comment: self.text(),
             wckey: self.text(),
+            args: self.some(Gen::text).into(),
+            submit_line: self.text(),
             launch: Arc::new(self.launch()),
             script_bytes: self.num(),
             env_bytes: self.num(),

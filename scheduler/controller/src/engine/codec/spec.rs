@@ -225,9 +225,9 @@ impl Stored for LaunchSpec {
             append: self.open_mode == OpenMode::Append,
             umask: self.umask,
             rlimits: self.rlimits.iter().map(rlimit).collect(),
-            args: texts(&self.args),
+            args: Vec::new(),
             command: self.command.to_string(),
-            submit_line: self.submit_line.to_string(),
+            submit_line: String::new(),
             submit_dir: self.submit_dir.to_string(),
             submit_host: self.submit_host.to_string(),
             signal: self.signal.map(|s| s.store()),
@@ -248,9 +248,7 @@ impl Stored for LaunchSpec {
             open_mode: if r.append { OpenMode::Append } else { OpenMode::Truncate },
             umask: r.umask,
             rlimits: r.rlimits.into_iter().map(|l| (l.name.into(), l.value)).collect(),
-            args: boxes(r.args),
             command: r.command.into(),
-            submit_line: r.submit_line.into(),
             submit_dir: r.submit_dir.into(),
             submit_host: r.submit_host.into(),
             signal: maybe(r.signal)?,
@@ -296,7 +294,21 @@ pub(in crate::engine) fn store_spec(spec: &JobSpec) -> rec::JobSpec {
         env_bytes: spec.env_bytes,
         request_ref: 0,
         launch_ref: 0,
+        args: texts(&spec.args),
+        submit_line: spec.submit_line.to_string(),
     }
+}
+
+/// The launch inside a spec's record. What was once kept in it goes to its place in the spec.
+pub(in crate::engine) fn take_launch(r: &mut rec::JobSpec) -> Option<rec::LaunchSpec> {
+    let mut launch = r.launch.take()?;
+    if r.args.is_empty() {
+        r.args = std::mem::take(&mut launch.args);
+    }
+    if r.submit_line.is_empty() {
+        r.submit_line = std::mem::take(&mut launch.submit_line);
+    }
+    Some(launch)
 }
 
 /// The spec of a record, around a request and a launch that were read before.
@@ -329,6 +341,8 @@ pub(in crate::engine) fn load_spec(
         reservation: r.reservation.map(Into::into),
         comment: r.comment.into(),
         wckey: r.wckey.into(),
+        args: r.args.into_iter().map(Into::into).collect(),
+        submit_line: r.submit_line.into(),
         launch,
         script_bytes: r.script_bytes,
         env_bytes: r.env_bytes,
@@ -354,7 +368,7 @@ impl Stored for JobSpec {
 
     fn load(mut r: Self::Record) -> Result<Self, BadRecord> {
         let request = need(r.request.take(), "request")?;
-        let launch = need(r.launch.take(), "launch")?;
+        let launch = need(take_launch(&mut r), "launch")?;
         load_spec(r, Arc::new(request), Arc::new(launch))
     }
 }
