@@ -3,11 +3,27 @@
 
 use muster_core::rejection::Rejection;
 use muster_model::{Dependency, DependencyKind, DependencyTerm, IndexSet};
-use muster_proto::v1::{HistoryRow, JobState};
+use muster_proto::v1::JobState;
 
 use crate::Controller;
 use crate::engine::EngineError;
-use crate::history::{HistoryQuery, JobChoice};
+use crate::history::{HistoryError, HistoryQuery, JobChoice};
+
+/// Former jobs that one dependency may name: each costs two questions to the database. Those beyond
+/// are jobs that nobody knows.
+const MOST: usize = 64;
+
+/// Ends that are not well.
+const BAD: [JobState; 8] = [
+    JobState::Failed,
+    JobState::Cancelled,
+    JobState::Timeout,
+    JobState::OutOfMemory,
+    JobState::NodeFail,
+    JobState::Deadline,
+    JobState::Preempted,
+    JobState::BootFail,
+];
 
 /// Takes out of a dependency what former jobs already fulfil. Terms on jobs that nobody knows stay,
 /// for the core to refuse.
@@ -27,14 +43,10 @@ pub async fn settle(
         terms.into_iter().filter(gone).collect::<Vec<_>>()
     });
     let mut settled = Vec::new();
-    for term in gone.await? {
-        let query = HistoryQuery {
-            jobs: vec![JobChoice { job: term.job.0, tasks: term.task.map(IndexSet::one) }],
-            ..HistoryQuery::default()
-        };
-        match controller.history.query(&query).await {
-            Ok(page) if page.rows.is_empty() => {}
-            Ok(page) => settled.push((term, holds(term.kind, &page.rows))),
+    for term in gone.await?.into_iter().take(MOST) {
+        match fate(controller, term).await {
+            Ok(Some(met)) => settled.push((term, met)),
+            Ok(None) => {}
             // Without the history a former job is one that nobody knows.
             Err(fault) => tracing::error!(%fault, job = %term.job, "history unreadable"),
         }
@@ -42,15 +54,35 @@ pub async fn settle(
     take(dependency, &settled).map_err(EngineError::Rejected)
 }
 
-/// Whether a dependency on what these rows tell of holds.
-fn holds(kind: DependencyKind, rows: &[HistoryRow]) -> bool {
-    let mut states = rows.iter().filter_map(|row| Some(row.job.as_ref()?.state()));
+/// Whether a term on a former job holds; `None`: the history does not know the job.
+async fn fate(controller: &Controller, term: DependencyTerm) -> Result<Option<bool>, HistoryError> {
+    if !has(controller, term, &[]).await? {
+        return Ok(None);
+    }
+    Ok(Some(holds(term.kind, has(controller, term, &BAD).await?)))
+}
+
+/// Whether the history has a row of the term's job in one of these states; without any, at all.
+async fn has(
+    controller: &Controller,
+    term: DependencyTerm,
+    states: &[JobState],
+) -> Result<bool, HistoryError> {
+    let query = HistoryQuery {
+        jobs: vec![JobChoice { job: term.job.0, tasks: term.task.map(IndexSet::one) }],
+        states: states.iter().map(|state| *state as i32).collect(),
+        limit: 1,
+        ..HistoryQuery::default()
+    };
+    Ok(!controller.history.query(&query).await?.rows.is_empty())
+}
+
+/// Whether a dependency on what has ended holds; `bad`: some of it did not end well.
+fn holds(kind: DependencyKind, bad: bool) -> bool {
     match kind {
         DependencyKind::After { .. } | DependencyKind::AfterAny => true,
-        DependencyKind::AfterOk | DependencyKind::AfterCorr => {
-            states.all(|state| state == JobState::Completed)
-        }
-        DependencyKind::AfterNotOk => states.any(|state| state != JobState::Completed),
+        DependencyKind::AfterOk | DependencyKind::AfterCorr => !bad,
+        DependencyKind::AfterNotOk => bad,
     }
 }
 
@@ -86,14 +118,9 @@ mod tests {
     #[track_caller]
     fn check(text: &str, ended: &[(u32, bool)], left: Option<usize>) {
         let mut dependency = Dependency::parse(text).unwrap();
-        let row = |ok: bool| {
-            let mut job = muster_proto::v1::Job::default();
-            job.set_state(if ok { JobState::Completed } else { JobState::Failed });
-            HistoryRow { job: Some(job), steps: Vec::new() }
-        };
         let of = |term: &DependencyTerm| {
             let (_, ok) = ended.iter().find(|(id, _)| *id == term.job.0)?;
-            Some((*term, holds(term.kind, &[row(true), row(*ok)])))
+            Some((*term, holds(term.kind, !ok)))
         };
         let settled: Vec<_> = dependency.terms.iter().filter_map(of).collect();
         let taken = take(&mut dependency, &settled).map(|()| dependency.terms.len());
