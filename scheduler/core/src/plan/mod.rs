@@ -10,6 +10,10 @@
 //! through the whole of its own limit, so nobody ever delays a shadow. Within a pass free only
 //! shrinks, so what did not fit once need not be tried again.
 //!
+//! In the default order the first that does not fit gives way until it is due: its promise is the
+//! earliest start from then on. Others pass it if they delay that by no limit, and by their
+//! forecasts not the earliest start of all either; those that do delay the latter come last.
+//!
 //! - `view`: what a pass sees; `policy`: how it chooses; `order`: who comes first
 //! - `axes`, `nodeset`, `calendar`: what is free where and when, in numbers and bits
 //! - `ask`, `demand`: what a request comes to; `sieve`: which nodes could serve it; `ground`: the search for a place
@@ -71,7 +75,10 @@ pub struct Shadow {
     pub job: JobId,
     /// Place in the view's partitions.
     pub partition: u32,
+    /// The earliest by the limits of all that run.
     pub start: Timestamp,
+    /// The promise: nobody who comes later delays it beyond. After `start` if it gives way.
+    pub latest: Timestamp,
     /// Milliseconds; [`ground::FOREVER`]: no limit.
     pub length: i64,
     pub parts: Vec<Part>,

@@ -4,10 +4,11 @@
 //! them as they became eligible; only their group's heads have to be compared.
 //!
 //! `Order::Balanced` ranks by when a job became eligible, moved back for jobs expected to run long
-//! and forth for wide ones: `eligible + fold * (ln(expected) - 0.3 ln(size))`, least first. What
+//! and forth for wide ones: `eligible + fold * (ln(expected) - 0.6 ln(size))`, least first. What
 //! waits does not move, so whoever comes so much later that the difference of the offsets is made
 //! up for is behind, for ever: nobody starves. `fold` follows the waits that the cluster has, for
-//! what is a long wait here is none elsewhere.
+//! what is a long wait here is none elsewhere. The rank is a time; half a fold later the job is
+//! due, and gives way to nobody any more if it is the first that cannot start.
 
 use std::cmp::Reverse;
 
@@ -47,14 +48,17 @@ const UNLIMITED_SECONDS: i64 = 365 * 86_400;
 
 /// The fold is so much of the long waits, percent. This and the numbers below were chosen on four
 /// public logs and halves of them; the result changes little around them.
-const FOLD_PERCENT: u64 = 15;
+const FOLD_PERCENT: u64 = 20;
 
-/// Long waits are taken to be between these, seconds: the fold is an hour at least and five hours
-/// at most.
+/// Long waits are taken to be between these, seconds: the fold is 80 minutes at least and 400 at
+/// most.
 const LONG_WAIT: (u64, u64) = (24_000, 120_000);
 
 /// The exponent of the size, tenths: wide jobs wait for more to come free at once.
-const SIZE_TENTHS: i128 = 3;
+const SIZE_TENTHS: i128 = 6;
+
+/// A job is due so much later than its rank, percent of the fold.
+const DUE_PERCENT: i64 = 50;
 
 /// Shorter runs are not told apart, seconds.
 const LEAST_SECONDS: u64 = 60;
@@ -111,9 +115,9 @@ fn score(view: &View, order: Order, group: &Group, head: Head, now: Timestamp) -
             Score(u64::MAX - u64::try_from(cost).unwrap_or(u64::MAX))
         }
         Order::Balanced => {
-            let key = head.eligible_at.0.saturating_add(offset_ms(view, group));
-            // Times are some 2^41 milliseconds: the least key becomes the greatest score.
-            Score((1u64 << 63).wrapping_add_signed(-key.clamp(-FAR, FAR)))
+            let rank = rank(view, group, head).0;
+            // Times are some 2^41 milliseconds: the least rank becomes the greatest score.
+            Score((1u64 << 63).wrapping_add_signed(-rank.clamp(-FAR, FAR)))
         }
         Order::Wfp3 => {
             let waits = wait / limit as f64;
@@ -129,11 +133,27 @@ pub(super) fn fold_ms(long_wait: u64) -> i64 {
     i64::try_from(seconds * FOLD_PERCENT * 10).expect("hours in milliseconds")
 }
 
+/// The place of a job in `Order::Balanced`.
+fn rank(view: &View, group: &Group, head: Head) -> Timestamp {
+    Timestamp(head.eligible_at.0.saturating_add(offset_ms(view, group)))
+}
+
+/// Until when a job that is first in `Order::Balanced` gives way to others.
+#[must_use]
+pub(super) fn due(view: &View, group: &Group, head: Head) -> Timestamp {
+    Timestamp(rank(view, group, head).0.saturating_add(view.fold_ms / 100 * DUE_PERCENT))
+}
+
+/// How long a group's jobs are expected to run, seconds.
+#[must_use]
+pub(super) fn expected(group: &Group) -> u64 {
+    let limit = limit(&group.shape).unsigned_abs();
+    if group.expected == 0 { limit } else { limit.min(group.expected.into()) }
+}
+
 /// How much later than it became eligible a group's job is ranked, milliseconds.
 fn offset_ms(view: &View, group: &Group) -> i64 {
-    let limit = limit(&group.shape).unsigned_abs();
-    let expected = if group.expected == 0 { limit } else { limit.min(group.expected.into()) };
-    let expected = i128::from(log2(expected.max(LEAST_SECONDS)));
+    let expected = i128::from(log2(expected(group).max(LEAST_SECONDS)));
     let size = i128::from(log2(size(view, &group.shape)));
     let octaves = 10 * expected - SIZE_TENTHS * size;
     let natural = octaves * LN_2 / i128::from(OCTAVE);

@@ -1,7 +1,9 @@
 //! The order of work of one pass.
 //!
-//! - `query`: what groups ask; `keep`: promises of the pass before; `het`: jobs of several components
+//! - `query`: what groups ask; `keep`: promises of the pass before; `giving`: promises that give way;
+//!   `het`: jobs of several components
 
+mod giving;
 mod het;
 mod keep;
 mod query;
@@ -18,11 +20,12 @@ use super::axes::{ALL_SEATS, SEATS};
 use super::build;
 use super::calendar::{Ending, Taken};
 use super::ground::{FOREVER, Ground, Part, Query, end_of};
-use super::order::{Turn, turn};
+use super::order::{Turn, due, turn};
 use super::policy::{Backfill, Policy};
 use super::sieve::Sieve;
 use super::view::{Group, Head, Mate, OVERDUE_MS, View};
 use super::{Plan, Shadow};
+use giving::Giving;
 
 struct Pass<'a> {
     view: &'a View,
@@ -42,6 +45,8 @@ struct Pass<'a> {
     /// Shadows by partition.
     promised: Vec<u32>,
     shadowed: BTreeSet<JobId>,
+    /// Promises that give way, and what their jobs ask.
+    giving: Vec<Giving>,
     started: BTreeSet<JobId>,
     /// Partitions in which somebody was blocked for want of resources.
     blocked: BTreeSet<u32>,
@@ -78,6 +83,7 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         throttles: view.throttles.clone(),
         promised: vec![0; view.partitions.len()],
         shadowed: BTreeSet::new(),
+        giving: Vec::new(),
         started: BTreeSet::new(),
         blocked: BTreeSet::new(),
         settled: Vec::new(),
@@ -106,13 +112,34 @@ impl<'a> Pass<'a> {
         (0..self.view.groups.len()).filter_map(|at| self.turn(at, 0)).collect()
     }
 
+    /// The queue in its order. Whoever would delay the earliest start of a job that gives way
+    /// comes behind all who would not.
     fn run(&mut self, cursors: &mut [usize]) {
-        let mut turns = self.turns();
-        while let Some(Turn { group, .. }) = turns.pop() {
+        let (turns, mut aside) = (self.turns(), BinaryHeap::new());
+        self.run_through(turns, cursors, Some(&mut aside));
+        if !aside.is_empty() && !self.spent() {
+            self.close_ranks();
+            self.run_through(aside, cursors, None);
+        }
+    }
+
+    fn run_through(
+        &mut self,
+        mut turns: BinaryHeap<Turn>,
+        cursors: &mut [usize],
+        mut aside: Option<&mut BinaryHeap<Turn>>,
+    ) {
+        while let Some(turn) = turns.pop() {
             if self.spent() {
                 return;
             }
-            let at = group.0;
+            let at = turn.group.0;
+            if let Some(aside) = &mut aside
+                && self.would_delay(at)
+            {
+                aside.push(turn);
+                continue;
+            }
             let head = self.view.groups[at].heads[cursors[at]];
             if matches!(self.step(at, head), Step::Done) {
                 continue;
@@ -201,7 +228,8 @@ impl<'a> Pass<'a> {
             return Step::Next;
         }
         self.extend(&[]);
-        match self.promise(index, group, head, length) {
+        let give_way = self.policy.gives_way().then(|| due(self.view, group, head));
+        match self.promise(index, group, head, length, give_way) {
             true => Step::Next,
             false => Step::Done,
         }
@@ -311,7 +339,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn promise(&mut self, index: usize, group: &Group, head: Head, length: i64) -> bool {
+    /// Promises the earliest start, or the earliest from `due` on.
+    fn promise(
+        &mut self,
+        index: usize,
+        group: &Group,
+        head: Head,
+        length: i64,
+        due: Option<Timestamp>,
+    ) -> bool {
         let Pass { asked, ground, fuel, .. } = self;
         let Ok(query) = &mut asked[index] else { return false };
         let from = match query.not_before {
@@ -323,12 +359,24 @@ impl<'a> Pass<'a> {
         };
         let start = ground.calendar.start(slot);
         query.not_before = Some((length, start));
+        let mut latest = start;
+        let mut kept = None;
+        if let Some(due) = due.filter(|due| *due > start) {
+            let from = ground.calendar.cut(due);
+            if let Some((slot, parts)) = ground.earliest(query, from, length, fuel) {
+                latest = ground.calendar.start(slot);
+                kept = Some(parts);
+            }
+        }
         let licenses = query.licenses.clone();
-        ground.take(&parts, &licenses, start, length);
+        ground.take(kept.as_ref().unwrap_or(&parts), &licenses, latest, length);
+        if let Some(parts) = kept {
+            self.giving.push(Giving { shadow: self.plan.shadows.len(), query: index, parts });
+        }
         self.promised[group.partition as usize] += 1;
         self.shadowed.insert(head.job);
         let (job, partition) = (head.job, group.partition);
-        self.plan.shadows.push(Shadow { job, partition, start, length, parts });
+        self.plan.shadows.push(Shadow { job, partition, start, latest, length, parts });
         true
     }
 

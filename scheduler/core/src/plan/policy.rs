@@ -17,7 +17,7 @@ pub enum Order {
     /// WFP3 of Tang et al. (Cluster'09): `(wait / limit)^3 * size`, greatest first.
     Wfp3,
     /// The default: as eligible, but that short and wide jobs come earlier and long ones later, by
-    /// hours and no more: `eligible + fold * (ln(expected run time) - 0.3 ln(size))`, least first.
+    /// hours and no more: `eligible + fold * (ln(expected run time) - 0.6 ln(size))`, least first.
     #[default]
     Balanced,
 }
@@ -83,6 +83,13 @@ impl Policy {
         max_starts: 10_000,
         max_heads: MAX_HEADS,
     };
+
+    /// Whether the first job that cannot start lets others pass until it is due. With more
+    /// promises than one for each partition none of them gives way.
+    #[must_use]
+    pub fn gives_way(&self) -> bool {
+        self.order == Order::Balanced && self.backfill == Backfill::InOrder && self.shadows == 1
+    }
 
     /// First come, first served: nobody overtakes.
     #[must_use]

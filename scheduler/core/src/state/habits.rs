@@ -10,20 +10,13 @@ use muster_model::{GresScope, JobSpec, Outcome, Request, TimeLimit, Timestamp, U
 use crate::lifecycle::Finished;
 use crate::octaves::{OCTAVE, exp2, log2, quarter};
 
-/// Jobs of a user that are remembered. Three alike make a forecast, and users rarely have more
-/// than a dozen kinds of jobs in turn; a user costs at most 700 bytes.
+/// Jobs of a user that are remembered: enough to know each of the few kinds of jobs that a user has
+/// in turn; a user costs at most 700 bytes.
 pub const JOBS_KEPT: usize = 40;
 
 /// Users remembered: 14 MB at most, and more than any cluster has. Beyond, whoever has not
 /// finished a job for longest is forgotten, and is judged by limits again.
 pub const USERS_KEPT: usize = 20_000;
-
-/// Jobs alike that make a forecast. Tsafrir et al. (TPDS 2007) take a user's last two whatever
-/// they were; among jobs alike one more keeps a single early failure from ruling.
-const ALIKE: usize = 3;
-
-/// The last jobs of a user that make a forecast where none was alike.
-const LAST: usize = 2;
 
 /// Jobs without a limit by a user without a past are expected to run this long, seconds.
 const UNLIMITED_SECONDS: u32 = 365 * 86_400;
@@ -62,6 +55,17 @@ pub struct Past {
     pub asked: Asked,
     /// Seconds; `u32::MAX`: unlimited.
     pub limit: u32,
+}
+
+impl Past {
+    /// How long it would have run with this limit, had it used the same share of it.
+    fn scaled(&self, limit: u32) -> u32 {
+        if limit == u32::MAX || self.limit == u32::MAX {
+            return self.run_seconds;
+        }
+        let run = u64::from(self.run_seconds) * u64::from(limit) / u64::from(self.limit.max(1));
+        u32::try_from(run).unwrap_or(u32::MAX)
+    }
 }
 
 /// How much a request asks for, in all, as far as it says.
@@ -108,24 +112,30 @@ fn limit_of(spec: &JobSpec) -> u32 {
 impl Habits {
     /// How long a job submitted now is expected to run, seconds, to the quarter of an octave: so
     /// jobs of one kind share a group of the queue.
+    ///
+    /// The middle of what its user's jobs alike ran, the longer of two: the longest of all would
+    /// be too long for most. Jobs alike have the same limit and size, else the same limit; else all
+    /// are, by the share of their limits that they used.
     #[must_use]
     pub fn expected(&self, spec: &JobSpec) -> u32 {
         let (limit, asked) = (limit_of(spec), Asked::of(&spec.request));
-        let longest = self.users.get(&spec.user.uid).and_then(|habit| {
-            let longest = |alike: &dyn Fn(&Past) -> bool, most: usize| {
-                let alike = habit.past.iter().filter(|past| alike(past));
-                alike.take(most).map(|past| past.run_seconds).max()
+        let middle = self.users.get(&spec.user.uid).and_then(|habit| {
+            let of = |alike: &dyn Fn(&Past) -> Option<u32>| {
+                let mut runs: Vec<u32> = habit.past.iter().filter_map(alike).collect();
+                runs.sort_unstable();
+                runs.get(runs.len() / 2).copied()
             };
+            let run = |past: &Past, alike: bool| alike.then_some(past.run_seconds);
             let known = (limit < u32::MAX)
                 .then(|| {
-                    longest(&|past| past.limit == limit && past.asked == asked, ALIKE)
-                        .or_else(|| longest(&|past| past.limit == limit, ALIKE))
+                    of(&|past| run(past, past.limit == limit && past.asked == asked))
+                        .or_else(|| of(&|past| run(past, past.limit == limit)))
                 })
                 .flatten();
-            known.or_else(|| longest(&|_| true, LAST))
+            known.or_else(|| of(&|past| Some(past.scaled(limit))))
         });
         let otherwise = if limit == u32::MAX { UNLIMITED_SECONDS } else { limit };
-        let seconds = longest.unwrap_or(otherwise).min(limit).max(LEAST_SECONDS);
+        let seconds = middle.unwrap_or(otherwise).min(limit).max(LEAST_SECONDS);
         u32::try_from(quarter(u64::from(seconds))).unwrap_or(u32::MAX)
     }
 

@@ -40,6 +40,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         Just(Policy { packing: Packing::BestFit, ..easy }),
         Just(Policy { backfill: Backfill::ShortestFirst, ..easy }),
         Just(Policy { shadows: 1000, ..easy }),
+        Just(Policy::default()),
     ]
 }
 
@@ -49,11 +50,13 @@ struct Promised {
     policy: Policy,
     /// The best start that each job was ever promised while it was first in the queue.
     best: BTreeMap<JobId, Timestamp>,
+    /// How long waits were when those promises were made.
+    fold_ms: i64,
 }
 
 impl Promised {
     fn new(policy: Policy) -> Self {
-        Promised { world: World::new(), policy, best: BTreeMap::new() }
+        Promised { world: World::new(), policy, best: BTreeMap::new(), fold_ms: 0 }
     }
 
     fn waiting(&self) -> Vec<JobId> {
@@ -72,7 +75,9 @@ impl Promised {
         assert_eq!(planned, plan(&seen, &self.policy, now, DEFAULT_FUEL), "equal plans");
         let first = self.waiting().first().copied();
         let started: Vec<JobId> = planned.starts.iter().map(|s| s.job).collect();
-        if let Some(first) = first
+        if self.policy.gives_way() {
+            self.keep_watch(&planned, seen.fold_ms);
+        } else if let Some(first) = first
             && !started.contains(&first)
         {
             let promise = planned.shadows.iter().find(|s| s.job == first);
@@ -87,6 +92,27 @@ impl Promised {
         let accepted = started.len();
         assert_eq!(reply, Reply::Starts { accepted, refused: Vec::new() });
         started.iter().for_each(|job| self.world.run(job.0));
+    }
+
+    /// While a job stays the first that cannot start, its promise only gets better, as long as the
+    /// cluster's waits, and so the times at which jobs are due, stay what they are.
+    fn keep_watch(&mut self, planned: &Plan, fold_ms: i64) {
+        let watched = std::mem::take(&mut self.best);
+        for shadow in &planned.shadows {
+            assert!(shadow.start <= shadow.latest, "{shadow:?}");
+            assert!(shadow.latest > self.world.now, "{shadow:?}");
+            if let Some(best) = watched.get(&shadow.job)
+                && fold_ms == self.fold_ms
+            {
+                assert!(shadow.latest <= *best, "{shadow:?} was promised {best:?}");
+            }
+            self.best.insert(shadow.job, shadow.latest);
+        }
+        for start in &planned.starts {
+            let best = watched.get(&start.job).copied();
+            assert!(best.is_none_or(|best| self.world.now <= best), "{start:?} after {best:?}");
+        }
+        self.fold_ms = fold_ms;
     }
 
     /// A minute, at whose end jobs end that are at their limit.
@@ -170,6 +196,55 @@ fn a_stream_of_small_jobs_does_not_hold_up_a_gang() {
         let job = told.world.job(gang.0);
         assert!(job.started_at().is_some(), "{shadows} shadows: {:?}", job.phase);
     }
+}
+
+#[test]
+fn a_gang_gives_way_to_a_stream_until_it_is_due_and_no_longer() {
+    let mut told = Promised::new(Policy { packing: Packing::FirstFit, ..Policy::default() });
+    (0..8).for_each(|_| _ = told.submit(1, 2, 0, 30));
+    told.pass();
+    let gang = told.submit(4, 4, 0, 10);
+    let mut waited = 0;
+    while told.world.job(gang.0).started_at().is_none() {
+        told.submit(1, 2, 0, 31 + waited % 7);
+        // Three of four are over at once, so nobody expects the fourth to run to its limit.
+        let brief = told.running().into_iter().filter(|job| job.0 > gang.0 && job.0 % 4 > 0);
+        brief.collect::<Vec<_>>().into_iter().for_each(|job| told.finish(job));
+        told.minute();
+        waited += 1;
+        // Due 5.2 folds of 80 minutes after it came: ln(600) - 0.6 ln(16), and a half.
+        assert!(waited <= 420 + 37, "those that run when it is due have 37 minutes at most");
+    }
+    assert!(waited > 37, "it let others pass");
+}
+
+#[test]
+fn who_is_expected_to_be_over_before_the_earliest_start_may_pass_by_its_limit() {
+    let starts = |policy: Policy| {
+        let mut told = Promised::new(Policy { packing: Packing::FirstFit, ..policy });
+        let on_n4 = |told: &mut Promised, actor: Actor, cpus: u32, minutes: u32| {
+            let (mut job, mut asked) = (spec(actor, "job"), request());
+            (asked.required_nodes, asked.cpus_per_task) = (vec!["n4".into()], cpus);
+            job.time_limit = Some(TimeLimit::minutes(minutes));
+            job.request = Arc::new(asked);
+            told.world.submit_spec(actor, job).expect("admitted")
+        };
+        let known = on_n4(&mut told, ALICE, 1, 60);
+        told.pass();
+        told.world.wait(60);
+        told.finish(known);
+        on_n4(&mut told, ALICE, 2, 30);
+        told.pass();
+        let gang = told.submit(4, 4, 0, 10);
+        // Alice's last job with this limit was over in a minute; Bob's are not known.
+        let brief = on_n4(&mut told, ALICE, 1, 60);
+        let unknown = on_n4(&mut told, BOB, 1, 90);
+        told.pass();
+        let started = |job: JobId| told.world.job(job.0).phase.allocation().is_some();
+        [gang, brief, unknown].map(started)
+    };
+    assert_eq!(starts(Policy::easy()), [false, false, false]);
+    assert_eq!(starts(Policy::default()), [false, true, false]);
 }
 
 #[test]

@@ -324,8 +324,8 @@ fn whoever_waited_long_enough_is_passed_by_nobody() {
             on_n4(w, ALICE, 4, 600);
             w.pass();
             on_n4(w, ALICE, 4, 600);
-            // An hour for each factor of e between ten minutes and ten hours: 4.1 hours.
-            w.wait(15_000);
+            // 80 minutes for each factor of e between ten minutes and ten hours: 5.5 hours.
+            w.wait(20_000);
             on_n4(w, BOB, 4, 10);
             w.cancel(1);
             w.clear();

@@ -277,7 +277,7 @@ fn visitor() -> impl Strategy<Value = (u16, u32, u32)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Five hours for each factor of e between a minute and the longest limit of the partition (a
+    /// 400 minutes for each factor of e between a minute and the longest limit of the partition (a
     /// day) is the most that anybody can be passed by: later ones are behind for ever.
     #[test]
     fn nobody_is_passed_by_whoever_comes_a_bounded_time_later(
@@ -319,8 +319,8 @@ proptest! {
         }
         prop_assert_eq!(started.len(), visitors.len(), "everybody had a turn");
         let came = |id: &JobId| w.state.jobs[id].submitted_at;
-        // 5 h * ln(86,400 / 60), and a quarter of an octave of the forecast.
-        let bound = 18_000_000 * 74 / 10;
+        // 400 min * ln(86,400 / 60), and a quarter of an octave of the forecast.
+        let bound = 24_000_000 * 74 / 10;
         for (at, first) in started.iter().enumerate() {
             for later in &started[at..] {
                 prop_assert!(came(first).since(came(later)) <= bound, "{first} before {later}");

@@ -9,10 +9,10 @@ fn worth(long_wait: u64, of: u64) -> i64 {
 }
 
 #[test]
-fn the_fold_follows_the_waits_between_an_hour_and_five() {
-    assert_eq!(fold_ms(0), 3_600_000);
-    assert_eq!(fold_ms(60_000), 9_000_000);
-    assert_eq!(fold_ms(u64::MAX), 18_000_000);
+fn the_fold_follows_the_waits_between_80_minutes_and_400() {
+    assert_eq!(fold_ms(0), 4_800_000);
+    assert_eq!(fold_ms(60_000), 12_000_000);
+    assert_eq!(fold_ms(u64::MAX), 24_000_000);
 }
 
 #[test]

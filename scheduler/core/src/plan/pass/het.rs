@@ -156,7 +156,8 @@ impl<'a> Pass<'a> {
             self.ground.take(&parts, &licenses, start, member.length);
             let (job, partition) = (member.head.job, member.group.partition);
             self.shadowed.insert(job);
-            self.plan.shadows.push(Shadow { job, partition, start, length: member.length, parts });
+            let (latest, length) = (start, member.length);
+            self.plan.shadows.push(Shadow { job, partition, start, latest, length, parts });
         }
         if let Some(first) = members.first() {
             self.promised[first.group.partition as usize] += 1;

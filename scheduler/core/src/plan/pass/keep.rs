@@ -70,7 +70,7 @@ impl Pass<'_> {
                 Outlook::Moves(slot) => {
                     let start = self.ground.calendar.start(slot);
                     self.ground.advance(&shadow.parts, &licenses, (shadow.start, start), length);
-                    let moved = Shadow { start, ..shadow.clone() };
+                    let moved = Shadow { start, latest: start, ..shadow.clone() };
                     return self.keep(index, group, head, moved);
                 }
                 Outlook::Open(slot) => from = slot,
@@ -88,7 +88,9 @@ impl Pass<'_> {
                 let start = self.ground.calendar.start(slot);
                 self.ground.take(&parts, &licenses, start, length);
                 let (job, partition) = (head.job, group.partition);
-                self.keep(index, group, head, Shadow { job, partition, start, length, parts });
+                let latest = start;
+                let made = Shadow { job, partition, start, latest, length, parts };
+                self.keep(index, group, head, made);
             }
             None => self.give_reason(index, group, head),
         }

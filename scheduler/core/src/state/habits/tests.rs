@@ -79,8 +79,11 @@ fn a_user_without_a_past_is_believed_his_limit() {
 }
 
 #[test]
-fn the_longest_of_the_last_three_alike_is_expected() {
-    let runs = [(4, 7200, 5000), (4, 7200, 100), (4, 7200, 300), (4, 7200, 200)];
+fn the_middle_of_those_alike_is_expected() {
+    let runs = [5000, 100, 300, 200, 400].map(|run| (4, 7200, run));
+    check(&runs[..1], (4, 7200), 5000);
+    check(&runs[..2], (4, 7200), 5000);
+    check(&runs[..3], (4, 7200), 300);
     check(&runs, (4, 7200), 300);
     check(&[(4, 7200, 900), (1, 7200, 100)], (4, 7200), 900);
 }
@@ -91,14 +94,17 @@ fn jobs_of_the_same_limit_count_where_none_has_the_size_as_well() {
 }
 
 #[test]
-fn the_last_two_count_where_none_is_alike() {
-    check(&[(4, 7200, 3000), (4, 7200, 900), (1, 3600, 100)], (8, 9000), 900);
-    check(&[(4, 7200, 3000), (4, 7200, 900), (1, 3600, 100)], (8, 0), 900);
+fn the_shares_that_all_used_of_their_limits_count_where_none_is_alike() {
+    // An eighth, an eighth, a quarter, a half.
+    let runs = [(4, 7200, 900), (4, 7200, 900), (1, 3600, 900), (4, 7200, 3600)];
+    check(&runs, (8, 10_000), 2500);
+    check(&runs, (8, 0), 900);
+    check(&[(4, 0, 3000)], (8, 9000), 3000);
 }
 
 #[test]
 fn nothing_is_expected_to_outrun_its_limit_or_a_minute() {
-    check(&[(4, 72_000, 9000)], (4, 600), 600);
+    check(&[(4, 0, 9000)], (4, 600), 600);
     check(&[(4, 7200, 1)], (4, 7200), 60);
 }
 
