@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn frames_are_counted_and_a_doubled_semicolon_is_one() {
         let said = answer(Speech::Frames, &[("cmd", "kvs-put"), ("value", "a;b")]);
-        assert_eq!(said, b"    24cmd=kvs-put;value=a;;b;");
+        assert_eq!(said, b"    23cmd=kvs-put;value=a;;b;");
         let expected = words(&[("cmd", "kvs-put"), ("value", "a;b")]);
         assert_eq!(next(Speech::Frames, &said), Ok(Some((expected, said.len()))));
         for cut in 0..said.len() {
