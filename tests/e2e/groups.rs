@@ -131,13 +131,15 @@ fn a_step_over_its_memory_is_out_of_memory_and_the_others_are_not() {
 #[test]
 fn what_each_step_used_is_its_own() {
     let cluster = Cluster::start();
-    let burn = "burn() { local end=$(($(date +%s%N) + $1 * 1000000)); \
-                while [ $(date +%s%N) -lt $end ]; do :; done; }; ";
+    // Until so many ticks of its own CPU time are used.
+    let burn = "burn() { local line; while :; do for ((i = 0; i < 5000; i++)); do :; done; \
+                read -r line < /proc/$BASHPID/stat; set -- $1 ${line##*) }; \
+                [ $((${13} + ${14})) -lt $1 ] || break; done; }; ";
     cluster.script("burn.sh", burn);
     let file = cluster.script(
         "use.sh",
         "#!/bin/bash\n. ./burn.sh\n\
-         srun -N2 -n2 -J busy bash -c '. ./burn.sh; burn $((SLURM_PROCID * 900 + 300)); \
+         srun -N2 -n2 -J busy bash -c '. ./burn.sh; burn $((SLURM_PROCID * 60 + 30)); \
          head -c $((SLURM_PROCID * 30000000 + 1000)) /dev/zero | tail | wc -c > size.$SLURM_PROCID; \
          touch ready.$SLURM_PROCID; until [ -e go ]; do sleep 0.1; done'\n\
          srun -n1 -J idle true\n",
@@ -354,6 +356,32 @@ fn without_control_groups_steps_are_suspended_signalled_and_ended_all_the_same()
     let pids: Vec<i32> =
         (0..2).map(|t| cluster.text(&format!("pid.{t}")).trim().parse().unwrap()).collect();
     wait("the end of the tasks", || !pids.iter().any(|pid| lives(*pid)));
+}
+
+#[test]
+fn sallocs_shell_is_on_the_first_node_where_the_site_has_it_so() {
+    let cluster = Cluster::edited(&["--nodes=2", "--cpus-per-node=4"], |_, text| {
+        text.replace("[scheduler]\n", "[scheduler]\ninteractive_step = true\n")
+    });
+    // A login shell has the site's PATH.
+    let typed = format!(
+        "echo at $SLURMD_NODENAME of $SLURM_JOB_NODELIST\n\
+         {}/srun -l -u printenv SLURMD_NODENAME </dev/null | sort\nexit 5\n",
+        cluster.dir().join("bin").display()
+    );
+    let said = finish_with(cluster.command(&["salloc", "-N2", "-n2"]), typed.as_bytes());
+    assert_eq!((said.code, said.out.as_str()), (5, "at n1 of n[1-2]\n0: n1\n1: n2\n"), "{said:?}");
+    assert!(said.err.contains("salloc: Relinquishing job allocation 1"), "{said:?}");
+    cluster.ended(1);
+    let (job, _) = script(
+        &cluster,
+        &["-N2", "-n2"],
+        "srun -Q -u -o 'file.%J.%n.%3t.%s' sh -c 'echo $SLURM_PROCID'; srun -Q -o 'one.%x.%j.%s' true",
+    );
+    for task in 0..2 {
+        assert_eq!(cluster.text(&format!("file.{job}.0.{task}.00{task}.0")), format!("{task}\n"));
+    }
+    assert_eq!(cluster.text(&format!("one.groups.sh.{job}.1")), "");
 }
 
 /// Names recorded of a batch script of two nodes with GPUs, behind SLURM_. Not among them: what tells of

@@ -124,6 +124,8 @@ fn converse(mut terminal: Terminal) {
     terminal.until("interrupted 130");
     terminal.keys("sh -c 'echo go''ing; sleep 300'\n");
     terminal.until("going");
+    // A shell that is stopped between its fork and the child's exec would never be told of as stopped.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     terminal.keys("\u{1a}");
     terminal.until("Stopped");
     terminal.keys("kill -9 %1; wait 2>/dev/null; echo gone''now; cat\n");

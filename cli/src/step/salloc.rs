@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::agents::Agents;
 use super::alloc::{self, Allocation};
 use super::options::Asked;
-use super::srun::{Stop, asked, config};
-use super::{het, job, signals, variables};
+use super::srun::{Stop, asked, config, step, with_limits};
+use super::{het, job, signals, ssh, variables};
 use crate::connect::{Api, Client};
 use crate::exit;
 
@@ -62,6 +62,7 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         None => "interactive".to_owned(),
     };
     let job = alloc::submit(&mut client, &config, PROGRAM, &every, &name, words)?;
+    let on_node = asked.operands.is_empty() && config.scheduler.interactive_step;
     let agents = Agents::new(config);
     let api = client.api();
     client.block_on(async {
@@ -79,7 +80,15 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         if asked.said("no-shell") {
             return Ok(exit::OK);
         }
-        let ran = command(api.clone(), &asked, &held, &mut signals).await;
+        let ran = match on_node {
+            true => {
+                let about = &held.about.environment;
+                let mut wish = with_limits(ssh::shell(&[], held.head.clone(), about, true));
+                wish.name = "interactive".to_owned();
+                step(&agents, job, &held.head, wish, words, &mut signals).await
+            }
+            false => command(api.clone(), &asked, &held, &mut signals).await,
+        };
         say(format!("Relinquishing job allocation {job}"));
         let code = match &ran {
             Ok(code) => *code,

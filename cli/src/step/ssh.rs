@@ -11,7 +11,7 @@ use super::srun::{Stop, config, described, first, runtime, step, unable, with_li
 use super::wish::{Sink, Source, Wish};
 use super::{job, signals};
 use crate::exit;
-use crate::getopt::{self, Parsed, Spec, Takes, both};
+use crate::getopt::{self, Spec, Takes, both};
 
 const PROGRAM: &str = "muster ssh";
 
@@ -67,7 +67,9 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         let agents = Agents::new(config);
         let about = described(&agents, &head, number).await.map_err(|e| unable(number, &e))?;
         let node = parsed.last("node").map(str::to_owned).or_else(|| first(&about.nodes));
-        let wish = wish(&parsed, command, node.unwrap_or_else(|| head.clone()), &about.environment);
+        let pty = !parsed.has("no-tty") && (command.is_empty() || parsed.has("tty"));
+        let node = node.unwrap_or_else(|| head.clone());
+        let wish = shell(command, node, &about.environment, pty);
         step(&agents, number, &head, with_limits(wish), words, &mut signals).await
     });
     // A thread may still wait for the terminal.
@@ -75,9 +77,8 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     code
 }
 
-fn wish(parsed: &Parsed, command: &[String], node: String, about: &[u8]) -> Wish {
-    let at_terminal = std::io::stdin().is_terminal();
-    let pty = at_terminal && !parsed.has("no-tty") && (command.is_empty() || parsed.has("tty"));
+/// A shell on a node of a job, or a command by it; with a terminal only where there is one.
+pub(super) fn shell(command: &[String], node: String, about: &[u8], pty: bool) -> Wish {
     let words = match command {
         [] => vec!["/bin/sh".to_owned(), "-c".to_owned(), SHELL.to_owned()],
         words => ["/bin/sh", "-c", COMMAND, "ssh", &words.join(" ")].map(str::to_owned).to_vec(),
@@ -100,8 +101,9 @@ fn wish(parsed: &Parsed, command: &[String], node: String, about: &[u8]) -> Wish
         // The job's own description and what a login has; the terminal's kind is this one's.
         export: Some("TERM,COLORTERM,LANG,LC_ALL".to_owned()),
         workdir: submit_dir(about).into(),
-        pty,
+        pty: pty && std::io::stdin().is_terminal(),
         quiet: true,
+        in_the_job: true,
         distribution: "block".to_owned(),
         ..Wish::default()
     }
@@ -121,7 +123,7 @@ mod tests {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let parsed = getopt::parse(&SPEC, &words).unwrap();
         let command = parsed.operands[1..].to_vec();
-        wish(&parsed, &command, "n2".into(), b"A=b\0SLURM_SUBMIT_DIR=/work\0")
+        shell(&command, "n2".into(), b"A=b\0SLURM_SUBMIT_DIR=/work\0", false)
     }
 
     #[test]

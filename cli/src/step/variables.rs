@@ -74,11 +74,16 @@ fn exported(export: Option<&str>, own: &[Variable]) -> Vec<Variable> {
 pub(crate) fn of_step(own: &[Variable], wish: &Wish, grant: &StepGrant) -> Vec<u8> {
     let mut env = exported(wish.export.as_deref(), own);
     let about = grant.about.clone().unwrap_or_default();
-    let kept: Vec<Variable> = match wish.preserve_env {
-        true => env.iter().filter(|(n, _)| KEPT.contains(&n.as_slice())).cloned().collect(),
-        false => Vec::new(),
+    let sizes = |env: &[Variable]| -> Vec<Variable> {
+        env.iter().filter(|(n, _)| KEPT.contains(&n.as_slice())).cloned().collect()
     };
+    let before = sizes(&env);
     describe(&mut env, &about.environment);
+    let kept = match (wish.preserve_env, wish.in_the_job) {
+        (true, _) => before,
+        (false, true) => sizes(&env),
+        (false, false) => Vec::new(),
+    };
     let mut say = |name: &str, value: String| set(&mut env, name.as_bytes(), value.as_bytes());
     let nodes: Hostlist = grant.nodes.iter().map(|n| n.node.as_str()).collect();
     let (nodes, count) = (nodes.to_string(), grant.nodes.len().to_string());

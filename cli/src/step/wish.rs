@@ -83,6 +83,8 @@ pub(crate) struct Wish {
     pub(crate) cpus_per_task: Option<u32>,
     pub(crate) tasks_per_node: Option<u32>,
     pub(crate) preserve_env: bool,
+    /// Commands of its shell take the whole job for theirs, not this step.
+    pub(crate) in_the_job: bool,
     /// `None`: as the cluster has it.
     pub(crate) mpi: Option<MpiKind>,
     /// Of several steps that count their ranks through: this one's first, and how many ranks there

@@ -226,6 +226,7 @@ pub(crate) struct Scheduler {
     pub(crate) kill_on_invalid_dependency: Option<bool>,
     pub(crate) enforce_partition_limits: Option<bool>,
     pub(crate) kill_wait_seconds: Option<u32>,
+    pub(crate) interactive_step: Option<bool>,
     pub(crate) mpi_default: Option<String>,
     pub(crate) unkillable_seconds: Option<u32>,
     pub(crate) heartbeat_seconds: Option<u32>,

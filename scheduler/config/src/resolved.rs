@@ -82,6 +82,8 @@ pub struct Scheduler {
     pub kill_on_invalid_dependency: bool,
     pub enforce_partition_limits: bool,
     pub kill_wait_seconds: u32,
+    /// `salloc` without a command begins a shell on the first node.
+    pub interactive_step: bool,
     /// What `srun` does without `--mpi`.
     pub mpi_default: MpiDefault,
     pub unkillable_seconds: u32,
@@ -293,6 +295,7 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, String> {
         kill_on_invalid_dependency: raw.kill_on_invalid_dependency.unwrap_or(false),
         enforce_partition_limits: raw.enforce_partition_limits.unwrap_or(true),
         kill_wait_seconds: raw.kill_wait_seconds.unwrap_or(30),
+        interactive_step: raw.interactive_step.unwrap_or(false),
         mpi_default: choices::mpi_default(raw.mpi_default.as_deref())?,
         unkillable_seconds: raw.unkillable_seconds.unwrap_or(60),
         heartbeat_seconds: heartbeat,
