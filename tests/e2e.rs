@@ -38,6 +38,8 @@ mod security;
 mod steps;
 #[path = "e2e/terminal.rs"]
 mod terminal;
+#[path = "e2e/topology.rs"]
+mod topology;
 #[path = "e2e/volume.rs"]
 mod volume;
 #[path = "e2e/why.rs"]

@@ -57,6 +57,11 @@ pub const OURS: &[Personality] = &[
         main: crate::verbs::topology,
         about: "the network between the nodes",
     },
+    Personality {
+        name: "dump-pass",
+        main: crate::verbs::dump_pass,
+        about: "write what the scheduler sees and chooses to a file",
+    },
     Personality { name: "why", main: crate::verbs::why, about: "why a job waits" },
     Personality {
         name: "completions",

@@ -6,15 +6,18 @@
 //! - `scancel`: cancel or signal jobs
 //! - `scontrol`: show and change jobs, nodes, partitions
 //! - `network`: the switches and blocks between the nodes
-//! - `why`: why a job waits; `completions`: for the shell
+//! - `dump_pass`: a scheduling pass in a file; `why`: why a job waits;
+//!   `completions`: for the shell
 
 mod completions;
+mod dump_pass;
 mod network;
 mod scancel;
 mod scontrol;
 mod why;
 
 pub use completions::completions;
+pub use dump_pass::dump_pass;
 pub use network::topology;
 pub use scancel::scancel;
 pub use scontrol::scontrol;

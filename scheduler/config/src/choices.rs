@@ -29,6 +29,8 @@ pub enum Packing {
     BestFit,
     FirstFit,
     Spread,
+    Fgd,
+    LeastFragments,
 }
 
 /// Jobs of a partition that have a promised start.
@@ -67,6 +69,8 @@ const PACKINGS: &[(&str, Packing)] = &[
     ("best-fit", Packing::BestFit),
     ("first-fit", Packing::FirstFit),
     ("spread", Packing::Spread),
+    ("fgd", Packing::Fgd),
+    ("least-fragments", Packing::LeastFragments),
 ];
 
 const MPI: &[(&str, MpiDefault)] =

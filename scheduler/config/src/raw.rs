@@ -234,6 +234,8 @@ pub(crate) struct Scheduler {
     pub(crate) sample_seconds: Option<u32>,
     pub(crate) pass_interval_seconds: Option<u32>,
     pub(crate) pass_fuel: Option<u64>,
+    pub(crate) pass_target_ms: Option<u32>,
+    pub(crate) pass_dumps: Option<u32>,
     pub(crate) order: Option<String>,
     pub(crate) backfill: Option<String>,
     pub(crate) shadows: Option<Count>,

@@ -93,6 +93,10 @@ pub struct Scheduler {
     pub pass_interval_seconds: u32,
     /// Work units of one pass.
     pub pass_fuel: u64,
+    /// A pass that takes more than twice this is slow.
+    pub pass_target_ms: u32,
+    /// Dumps of passes that are kept; 0: none is written.
+    pub pass_dumps: u32,
     pub order: Order,
     pub backfill: Backfill,
     pub shadows: Shadows,
@@ -307,6 +311,8 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, String> {
             1,
         )?,
         pass_fuel: raw.pass_fuel.unwrap_or(50_000_000).max(1),
+        pass_target_ms: at_least("pass_target_ms", raw.pass_target_ms.unwrap_or(250), 1)?,
+        pass_dumps: raw.pass_dumps.unwrap_or(4),
         order: choices::order(raw.order.as_deref())?,
         backfill: choices::backfill(raw.backfill.as_deref())?,
         shadows: choices::shadows(raw.shadows.as_ref())?,

@@ -94,7 +94,7 @@ fn how_a_pass_chooses_can_be_said() {
     says("order = \"prioriti\"", "did you mean \"priority\"?");
     says("backfill = \"short\"", "did you mean \"shortest\"?");
     says("packing = \"bestfit\"", "did you mean \"best-fit\"?");
-    says("packing = \"7\"", "use one of best-fit, first-fit, spread");
+    says("packing = \"7\"", "use one of best-fit, first-fit, spread, fgd, least-fragments");
     says("shadows = \"many\"", "use a number or \"all\"");
     says("shadows = -1", "use a number from 0 on");
     says("shadows = true", "a number from 0 on, or \"all\"");

@@ -7,7 +7,8 @@
 //! - `engine/`: the one owner of the state and its log
 //! - `rpc/`: the client API; `auth`, `users`: who calls
 //! - `sessions/`: agents; `launch/`: what they are told to start
-//! - `pass`: the scheduling pass, a client of the engine; `estimates`: looks further ahead
+//! - `pass`: the scheduling pass, a client of the engine; `dump`: passes in files, to be run again;
+//!   `estimates`: looks further ahead
 //! - `duties`: the effects of commits, brought to whom they concern; `changes`: to those who
 //!   watch; `recorder`: to the history; `upkeep`: ticks and purges
 //! - `history/`: finished jobs in SQLite or PostgreSQL
@@ -17,6 +18,7 @@
 pub mod auth;
 pub mod changes;
 pub mod cluster;
+pub mod dump;
 pub mod duties;
 pub mod engine;
 pub mod estimates;
@@ -68,6 +70,7 @@ pub struct Controller {
     pub recorder: Recorder,
     pub changes: Changes,
     pub opinions: Opinions,
+    pub dumps: dump::Dumps,
     pub estimates: estimates::Estimates,
     pub started_at: Timestamp,
     /// Everything ends when it is cancelled.

@@ -1,17 +1,21 @@
 //! The scheduling pass: copies a view, plans off the engine's thread, hands the plan back as a
 //! wish. Woken by commits (many wake-ups are one) and by a timer.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use muster_config as config;
 use muster_core::command::Command;
+use muster_core::decide::Reply as Answer;
 use muster_core::plan::{self, Plan, Policy, Reasons, why};
-use muster_model::NodeId;
+use muster_core::state::{Parts, State};
+use muster_model::{NodeId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::Controller;
+use crate::dump::{self, Cause, Dump};
 use crate::engine::EngineError;
 use crate::estimates::Starts;
 
@@ -19,8 +23,6 @@ use crate::estimates::Starts;
 const GATHER: Duration = Duration::from_millis(2);
 /// ... but never longer than this.
 const GATHER_MOST: Duration = Duration::from_millis(200);
-/// A pass slower than this is worth a line in the log.
-const SLOW: Duration = Duration::from_millis(500);
 
 /// What the last pass thought. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,8 @@ pub fn policy(of: &config::Scheduler) -> Policy {
         config::Packing::BestFit => plan::Packing::BestFit,
         config::Packing::FirstFit => plan::Packing::FirstFit,
         config::Packing::Spread => plan::Packing::Spread,
+        config::Packing::Fgd => plan::Packing::Fgd,
+        config::Packing::LeastFragments => plan::Packing::LeastFragments,
     };
     Policy { order, backfill, shadows, packing, ..Policy::default() }
 }
@@ -120,20 +124,38 @@ pub async fn run(controller: Arc<Controller>) {
 pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
     let began = Instant::now();
     let now = crate::now();
-    let policy = policy(&controller.config().scheduler);
-    let mut view = controller.engine.look(move |state| plan::view(state, now, &policy)).await?;
+    let config = controller.config();
+    let policy = policy(&config.scheduler);
+    let watch = controller.dumps.begin();
+    let watched = watch.is_some();
+    let look =
+        move |state: &State| (plan::view(state, now, &policy), watched.then(|| state.parts()));
+    let (mut view, parts) = controller.engine.look(look).await?;
+    let before: Option<Vec<bool>> =
+        watched.then(|| view.nodes.iter().map(|node| node.usable).collect());
     leave_out_silent(controller, &mut view);
-    let fuel = controller.config().scheduler.pass_fuel;
+    let after = view.nodes.iter().map(|node| node.usable);
+    let silent = before.iter().flatten().zip(after).enumerate();
+    let silent: Vec<u32> = silent
+        .filter(|(_, (before, after))| **before && !after)
+        .map(|(at, _)| u32::try_from(at).expect("node numbers are 32 bits"))
+        .collect();
+    let fuel = config.scheduler.pass_fuel;
     let planned = tokio::task::spawn_blocking(move || {
         let plan = plan::plan(&view, &policy, now, fuel);
         let promised = why::starts(&view, &plan, now);
-        (plan, promised)
+        let chosen = watched.then(|| plan::listing::lines(&view, &plan));
+        (plan, promised, chosen)
     });
-    let (plan, promised) = planned.await.expect("plan does not panic");
+    let (plan, promised, chosen) = planned.await.expect("plan does not panic");
     let Plan { starts, reasons, more, fuel_used, .. } = plan;
-    let wished = starts.len();
+    let (wished, planned_in) = (starts.len(), began.elapsed());
+    let mut refused = Vec::new();
     if wished > 0 {
-        controller.engine.tell(Command::Commit(starts)).await?;
+        let reply = controller.engine.tell(Command::Commit(starts)).await?;
+        if let Answer::Starts { refused: turned_down, .. } = reply.answer {
+            refused = turned_down;
+        }
     }
     *controller.opinions.reasons.write().expect("reasons are only replaced whole") =
         Arc::new(reasons);
@@ -142,13 +164,77 @@ pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
     controller.opinions.passes.fetch_add(1, Relaxed);
     controller.opinions.last_at.store(now.0, Relaxed);
     let took = began.elapsed();
-    if took >= SLOW {
-        tracing::warn!(?took, wished, fuel_used, "slow pass");
-    } else if wished > 0 {
-        tracing::debug!(?took, wished, fuel_used, "pass");
+    let target = Duration::from_millis(config.scheduler.pass_target_ms.into());
+    let symptom = dump::symptom(planned_in, target, wished, &refused);
+    match symptom {
+        Some(cause) => {
+            let cause = cause.word();
+            tracing::warn!(?took, wished, refused = refused.len(), fuel_used, cause, "a bad pass");
+        }
+        None if wished > 0 => tracing::debug!(?took, wished, fuel_used, "pass"),
+        None => {}
+    }
+    if let (Some(watch), Some(parts), Some(chosen)) = (watch, parts, chosen) {
+        let asked = watch.asked().then_some(Cause::Asked);
+        if let Some(cause) = symptom.or(asked) {
+            let refused = u32::try_from(refused.len()).unwrap_or(u32::MAX);
+            let pass = Passed { now, fuel, policy, silent, chosen, took: planned_in, refused };
+            watch.answer(&write_dump(&config, cause, pass, parts).await);
+        }
+    } else if symptom.is_some() && config.scheduler.pass_dumps > 0 {
+        controller.dumps.watch();
     }
     // Without a start, another pass over the same state would find the same.
     Ok(more && wished > 0)
+}
+
+/// What a dump says of a pass besides the state.
+struct Passed {
+    now: Timestamp,
+    fuel: u64,
+    policy: Policy,
+    silent: Vec<u32>,
+    chosen: Vec<String>,
+    took: Duration,
+    refused: u32,
+}
+
+/// Writes a dump; the file, or in words why there is none.
+async fn write_dump(
+    config: &config::Config,
+    cause: Cause,
+    pass: Passed,
+    parts: Parts,
+) -> Result<PathBuf, String> {
+    let (folder, kept) = (config.state_dir.clone(), config.scheduler.pass_dumps);
+    if kept == 0 {
+        return Err("scheduler.pass_dumps is 0 in the config: no dump is kept".to_owned());
+    }
+    let written = tokio::task::spawn_blocking(move || {
+        let Passed { now, fuel, policy, silent, chosen, took, refused } = pass;
+        let dump = Dump {
+            now,
+            fuel,
+            policy,
+            silent,
+            chosen,
+            cause: cause.word().to_owned(),
+            took,
+            refused,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: dump::stripped(parts),
+        };
+        dump.write(&folder, kept).map_err(|fault| fault.to_string())
+    });
+    let written = written.await.expect("writing a dump does not panic");
+    match &written {
+        Ok(path) => {
+            let path = path.display();
+            tracing::info!(cause = cause.word(), %path, "a pass was dumped: muster sim plan runs it again");
+        }
+        Err(fault) => tracing::warn!(%fault, "a pass could not be dumped"),
+    }
+    written
 }
 
 impl Controller {

@@ -95,6 +95,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ar
         recorder: Default::default(),
         changes: Default::default(),
         opinions: Default::default(),
+        dumps: Default::default(),
         estimates: Default::default(),
         started_at: crate::now(),
         stop,

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::parsers::{self, READERS, torment};
 use crate::world::{Broken, Tally, World};
 
 /// Which worlds to run.
@@ -16,6 +17,10 @@ pub struct Args {
     /// Events with faults in each run; then the faults stop and everything has to end
     #[arg(long, default_value_t = 2000)]
     pub steps: u64,
+    /// Damaged text for the readers of traces, configs and options instead: so many thousand pieces
+    /// a seed for each of them
+    #[arg(long, value_name = "THOUSANDS", num_args = 0..=1, default_missing_value = "10")]
+    pub parsers: Option<u64>,
 }
 
 /// Runs one seed.
@@ -39,6 +44,9 @@ pub fn one(seed: u64, steps: u64) -> Result<Tally, Broken> {
 
 /// Runs what the words ask for; the exit code.
 pub(crate) fn run(args: &Args) -> i32 {
+    if let Some(thousands) = args.parsers {
+        return readers(args, thousands.saturating_mul(1000));
+    }
     let mut sum = Tally::default();
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
         match one(seed, args.steps) {
@@ -51,6 +59,31 @@ pub(crate) fn run(args: &Args) -> i32 {
         }
     }
     println!("{} seeds kept every promise: {sum}", args.seeds);
+    0
+}
+
+/// Damaged text for every reader; the exit code.
+fn readers(args: &Args, tries: u64) -> i32 {
+    for reader in READERS {
+        let mut sum = parsers::Tally::default();
+        for seed in args.seed..args.seed.saturating_add(args.seeds) {
+            match torment(reader, seed, tries) {
+                Ok(tally) => {
+                    sum.tried += tally.tried;
+                    sum.taken += tally.taken;
+                }
+                Err(text) => {
+                    println!("{}: seed {seed}: it panicked at {text:?}", reader.name);
+                    return 1;
+                }
+            }
+        }
+        let parsers::Tally { tried, taken } = sum;
+        println!(
+            "{:<20} {tried:>10} damaged texts, {taken:>9} of them right all the same",
+            reader.name
+        );
+    }
     0
 }
 

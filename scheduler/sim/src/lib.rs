@@ -12,12 +12,15 @@
 //! - `generate/`: traces for those who have none
 //! - `world/`: the cluster: `controller`, `agent`, `client`, the `config` of each seed, and `model`,
 //!   which knows what was promised and notices when it is not kept
-//! - `passes`: what a pass costs (`muster bench pass`); `passes/units`: choosing GPUs inside a node
-//! - `fuzz`: seeds in a row, and what to print when one fails
+//! - `passes`: what a pass costs (`muster bench pass`); `passes/units`: choosing GPUs inside a node;
+//!   `again`: a pass of a real cluster run again
+//! - `fuzz`: seeds in a row, and what to print when one fails; `parsers`: damaged text for readers
 
+pub mod again;
 mod dice;
 pub mod fuzz;
 pub mod generate;
+pub mod parsers;
 pub mod passes;
 pub mod replay;
 pub mod report;
@@ -44,6 +47,8 @@ enum Command {
     Compare(replay::CompareArgs),
     /// Draws GPU jobs until they ask for every GPU and says how many GPUs they got
     Fill(replay::fill::Args),
+    /// Runs a scheduling pass again that a controller dumped, and says whether it chooses the same
+    Plan(again::Args),
     /// Writes a trace of made-up jobs
     Generate(generate::Args),
 }
@@ -66,6 +71,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Command::Replay(args) => told(replay::run(&args)),
         Command::Compare(args) => told(replay::compare(&args)),
         Command::Fill(args) => told(replay::fill::run(&args)),
+        Command::Plan(args) => again::run(&args),
         Command::Generate(args) => told(generate::run(&args)),
     }
 }

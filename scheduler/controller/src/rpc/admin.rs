@@ -118,6 +118,22 @@ impl v1::admin_server::Admin for Service {
         Ok(Response::new(v1::ReconfigureReply { changes: lines }))
     }
 
+    async fn dump_pass(
+        &self,
+        request: Request<v1::DumpPassRequest>,
+    ) -> Result<Response<v1::DumpPassReply>, Status> {
+        if self.auth.caller(&request)?.role < Role::Operator {
+            return Err(not_permitted("dumping a pass"));
+        }
+        let busy = || Status::resource_exhausted("too many wait for a dump: try again");
+        let file = self.dumps.ask().ok_or_else(busy)?;
+        self.opinions.wake();
+        let written = file.await.map_err(|_| Status::unavailable("the pass did not end"))?;
+        let path = written
+            .map_err(|fault| status(tonic::Code::FailedPrecondition, make_detail(0, fault)))?;
+        Ok(Response::new(v1::DumpPassReply { path: path.display().to_string() }))
+    }
+
     async fn shutdown(
         &self,
         request: Request<v1::ShutdownRequest>,

@@ -3,10 +3,11 @@
 
 use muster_model::NodeId;
 
-use super::axes::{Amounts, CPUS};
+use super::axes::{Amounts, CPUS, MEMORY, amount_on};
 use super::calendar::Calendar;
 use super::ground::Ground;
 use super::nodeset::NodeSet;
+use super::packing::{Idle, grade};
 use super::policy::Packing;
 use super::topology;
 
@@ -22,6 +23,8 @@ pub(super) struct Wish<'a> {
 
 /// Nodes compared one by one at most, when many have equally many GPUs left.
 const COMPARED: usize = 64;
+/// ... and so many unlike ones are graded by what is broken there, which costs more.
+const GRADED: usize = 12;
 
 /// Chooses among nodes that are likely to fit, those that do. In rank order.
 #[must_use]
@@ -68,16 +71,25 @@ fn take(
         return best(calendar, wish.slot, packing, &nodes, wanted, fits, chosen);
     };
     // Buckets of nodes with equally many GPUs free, the tightest (or the emptiest) first.
-    let least = super::axes::amount_on(wish.need, gpu);
+    let least = amount_on(wish.need, gpu);
     let levels: Vec<u32> = match packing {
         Packing::Spread => (least..=ground.most[gpu]).rev().collect(),
-        Packing::BestFit | Packing::FirstFit => (least..=ground.most[gpu]).collect(),
+        Packing::BestFit | Packing::FirstFit | Packing::Fgd | Packing::LeastFragments => {
+            (least..=ground.most[gpu]).collect()
+        }
     };
     let goal = chosen.len() + wanted;
     let mut bucket = NodeSet::default();
+    let graded = matches!(packing, Packing::Fgd | Packing::LeastFragments) && wish.nodes == 1;
+    let mut best_grade = None;
     for level in levels {
         // Mostly the calendar's counts say that no node has just so many.
         if !calendar.keep_just(wish.slot, gpu, level, &nodes, &mut bucket) {
+            continue;
+        }
+        if graded {
+            let found = least_broken(ground, calendar, wish, gpu, &bucket, fits);
+            best_grade = best_grade.into_iter().chain(found).min();
             continue;
         }
         best(calendar, wish.slot, packing, &bucket, goal - chosen.len(), fits, chosen);
@@ -85,6 +97,45 @@ fn take(
             return;
         }
     }
+    chosen.extend(best_grade.map(|(_, node)| node));
+}
+
+/// The node of a bucket on which a job breaks up least, with its grade. Nodes with as much idle as
+/// one before are not graded again.
+fn least_broken(
+    ground: &Ground<'_>,
+    calendar: &Calendar,
+    wish: &Wish<'_>,
+    gpu: usize,
+    bucket: &NodeSet,
+    fits: &mut dyn FnMut(NodeId) -> bool,
+) -> Option<((i64, u64, u64), NodeId)> {
+    let need = |axis| amount_on(wish.need, axis);
+    let mut seen: Vec<(u32, u32)> = Vec::with_capacity(GRADED);
+    let mut best = None;
+    for node in bucket.iter().take(COMPARED) {
+        let free = calendar.free(wish.slot, node);
+        let size = (free[CPUS], free[MEMORY]);
+        if seen.contains(&size) || !fits(node) {
+            continue;
+        }
+        seen.push(size);
+        let left = |axis: usize| free[axis].saturating_sub(need(axis));
+        let of = |cpus: u32, memory: u32, whole: u32| Idle {
+            cpus: cpus.into(),
+            memory: memory.into(),
+            whole,
+            parts: &[],
+        };
+        let before = of(free[CPUS], free[MEMORY], free[gpu]);
+        let after = of(left(CPUS), left(MEMORY), left(gpu));
+        let graded = (grade(ground.packing, &ground.view.classes, &before, &after), node);
+        best = best.into_iter().chain([graded]).min();
+        if seen.len() == GRADED {
+            break;
+        }
+    }
+    best
 }
 
 /// Up to `wanted` nodes of a set that fit; of a single one, where it leaves the fewest CPUs (or,
@@ -101,13 +152,17 @@ fn best(
     let free = |node: NodeId| calendar.free(slot, node)[CPUS];
     let mut fitting = nodes.iter().filter(|node| fits(*node));
     match packing {
-        Packing::BestFit if wanted == 1 => {
+        Packing::BestFit | Packing::Fgd | Packing::LeastFragments if wanted == 1 => {
             chosen.extend(fitting.take(COMPARED).min_by_key(|n| (free(*n), *n)));
         }
         Packing::Spread if wanted == 1 => {
             chosen.extend(fitting.take(COMPARED).max_by_key(|n| (free(*n), std::cmp::Reverse(*n))));
         }
-        Packing::BestFit | Packing::Spread | Packing::FirstFit => {
+        Packing::BestFit
+        | Packing::Spread
+        | Packing::FirstFit
+        | Packing::Fgd
+        | Packing::LeastFragments => {
             chosen.extend(fitting.by_ref().take(wanted));
         }
     }

@@ -17,11 +17,13 @@
 //! - `view`: what a pass sees; `policy`: how it chooses; `order`: who comes first
 //! - `axes`, `nodeset`, `calendar`: what is free where and when, in numbers and bits
 //! - `ask`, `demand`: what a request comes to; `sieve`: which nodes could serve it; `ground`: the search for a place
-//! - `choose`: which nodes of those that fit; `gather`: uneven requests; `topology`: which switch
+//! - `choose`: which nodes of those that fit; `packing`: what breaks a node up least;
+//!   `gather`: uneven requests; `topology`: which switch
 //! - `build`, `units`: the exact CPUs and GPUs of a start
 //! - `pass`: the order of work (`pass/het`: jobs of several components)
 //! - `fits`: whether a request could ever be served
 //! - `reasons`: why those wait that were not started
+//! - `listing`: a plan as text
 //! - `why`: the same questions asked about one job, for people
 
 pub mod ask;
@@ -33,8 +35,10 @@ pub mod demand;
 pub mod fits;
 mod gather;
 pub mod ground;
+pub mod listing;
 pub mod nodeset;
 mod order;
+pub mod packing;
 mod pass;
 pub mod policy;
 pub mod reasons;

@@ -44,6 +44,10 @@ pub enum Packing {
     FirstFit,
     /// Where it leaves the most free.
     Spread,
+    /// Where the idle GPUs that other jobs cannot use grow least (Weng et al., ATC'23).
+    Fgd,
+    /// Where the fewest such GPUs are left.
+    LeastFragments,
 }
 
 /// How a pass chooses.

@@ -64,6 +64,12 @@ impl ShapeReasons {
     pub fn get(&self, shape: &Arc<Shape>) -> Option<Reason> {
         self.known.get_or_init(|| self.told.iter().cloned().collect()).get(shape).copied()
     }
+
+    /// In the order of the pass's groups.
+    #[must_use]
+    pub fn told(&self) -> &[(Arc<Shape>, Reason)] {
+        &self.told
+    }
 }
 
 impl From<Vec<(Arc<Shape>, Reason)>> for ShapeReasons {

@@ -14,8 +14,8 @@ use crate::priority::Base;
 use crate::state::dependency::array_standing;
 use crate::state::reserved::{ReservedView, reserved_view};
 use crate::state::{
-    Array, Endings, Entry, Facts, GroupKey, Job, Node, PartitionRow, Row, Shape, State, Topology,
-    Wiring,
+    Array, Endings, Entry, Facts, GroupKey, Job, Node, PartitionRow, Portion, Row, Shape, State,
+    Topology, Wiring,
 };
 
 use super::Shadow;
@@ -23,7 +23,8 @@ use super::axes::Axes;
 use super::calendar::{Ending, LicenseEnding};
 use super::nodeset::NodeSet;
 use super::order::fold_ms;
-use super::policy::{Backfill, Policy};
+use super::packing::{self, Class};
+use super::policy::{Backfill, Packing, Policy};
 
 /// Heads of one group at least, however many groups there are.
 const MIN_GROUP_HEADS: usize = 4;
@@ -61,6 +62,8 @@ pub struct View {
     /// For `Order::Balanced`: how much waiting weighs as much as being expected to run e times as
     /// long, milliseconds.
     pub fold_ms: i64,
+    /// What jobs ask of single nodes, for packings that ask who could use what is left.
+    pub classes: Vec<Class>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -181,6 +184,10 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
     let licenses = state.config.licenses.iter().map(license).collect();
     let promises = policy.shadows > 0 && policy.backfill != Backfill::Off;
     let (cluster_cpus, cluster_gpus) = totals(state);
+    let classes = match policy.packing {
+        Packing::Fgd | Packing::LeastFragments => classes(state, &groups),
+        Packing::BestFit | Packing::FirstFit | Packing::Spread => Vec::new(),
+    };
     View {
         now,
         axes: Arc::clone(&state.derived.axes),
@@ -208,6 +215,7 @@ pub fn view(state: &State, now: Timestamp, policy: &Policy) -> View {
         cluster_cpus,
         cluster_gpus,
         fold_ms: fold_ms(state.habits.long_wait()),
+        classes,
     }
 }
 
@@ -235,6 +243,16 @@ fn hets(state: &State) -> BTreeMap<JobId, Vec<Mate>> {
         Some((*id, mates))
     };
     state.derived.leaders.iter().filter_map(of).collect()
+}
+
+/// What jobs hold of single nodes, and what those that wait would.
+fn classes(state: &State, groups: &[Group]) -> Vec<Class> {
+    let held = state.derived.mix.iter().map(|(portion, count)| (*portion, u64::from(*count)));
+    let waiting = |group: &Group| {
+        let (portion, nodes) = Portion::asked(&group.shape.request);
+        (portion, group.heads.len() as u64 * u64::from(nodes))
+    };
+    packing::classes(held.chain(groups.iter().map(waiting)), &state.derived.axes)
 }
 
 /// CPUs and GPUs of all nodes, in service or not.

@@ -14,7 +14,7 @@ use super::endings::{Release, end_of};
 use super::job::{Array, Entry, Job};
 use super::queue::{Place, Surroundings};
 use super::topology::Topology;
-use super::{Derived, PartitionRow, State, Wiring};
+use super::{Derived, PartitionRow, Portion, State, Wiring};
 
 /// Nodes before one that it may share its wiring with.
 const SHARED_WITH: usize = 16;
@@ -333,6 +333,7 @@ impl Derived {
             set(&mut self.holding, job.id, add);
             self.names.count_active(&job.spec, add);
             self.use_licenses(&job.spec.licenses, add);
+            self.count_portions(job, add);
         }
         match &job.phase {
             Phase::Pending { .. } => {
@@ -416,6 +417,17 @@ impl Derived {
         }
         if let Some(at) = last_start(spec) {
             set(&mut self.deadlines, (at, entry), add);
+        }
+    }
+
+    fn count_portions(&mut self, job: &Job, add: bool) {
+        let slices = job.phase.allocation().into_iter().flat_map(|held| &held.placement.slices);
+        for portion in slices.map(Portion::of).filter(|portion| portion.gpus > 0) {
+            let seen = self.mix.entry(portion).or_default();
+            count(seen, add);
+            if *seen == 0 {
+                self.mix.remove(&portion);
+            }
         }
     }
 

@@ -10,7 +10,7 @@
 //! - `queue`: ready jobs by group; `dependency`: terms and what settles them
 //! - `habits`: what finished jobs taught; `topology`: the network between nodes, compiled
 //! - `reserved`: what reservations close, and to whom
-//! - `endings`: what running jobs will give back
+//! - `endings`: what running jobs will give back; `mix`: what jobs hold of single nodes
 //! - `index`: what is derived from one job, put in and taken out; `interned`: shared parts of specs
 //! - `read`: questions that queries ask
 
@@ -20,6 +20,7 @@ pub mod habits;
 pub(crate) mod index;
 pub mod interned;
 pub mod job;
+pub mod mix;
 pub mod node;
 pub mod queue;
 mod read;
@@ -42,6 +43,7 @@ pub use endings::{Endings, Release};
 pub use habits::{Asked, Habit, Habits, Past};
 pub use interned::Interned;
 pub use job::{Array, Entry, Job, JobView, Unstarted};
+pub use mix::Portion;
 pub use node::{Facts, GresSlot, Node, Row, Units, Wiring};
 pub use queue::{GroupKey, Place, Queue, Shape, Verdict};
 pub use topology::Topology;
@@ -105,6 +107,8 @@ pub struct Derived {
     /// Per array: tasks that are jobs, and those of them that hold resources.
     pub tasks: BTreeMap<JobId, TaskCounts>,
     pub licenses_used: BTreeMap<Box<str>, u32>,
+    /// What jobs hold of single nodes, and how often, as far as there are GPUs in it.
+    pub mix: BTreeMap<Portion, u32>,
     /// What `config.topology` says; shared with every view.
     pub topology: Arc<Topology>,
     /// Pending heterogeneous jobs, by the component with the script.

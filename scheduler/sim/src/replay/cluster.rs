@@ -10,6 +10,7 @@ use muster_model::{
     NodeCount, Partition, PartitionState, Request, Seconds, TimeLimit, Uid, User,
 };
 
+use super::network::{self, Leaves};
 use super::trace::{Entry, Machine, NodeKind, Trace, Unit, Wish};
 
 /// Which cluster.
@@ -33,6 +34,12 @@ pub struct Flags {
     /// What a processor of an SWF trace stands for on nodes: a CPU, or a GPU with a CPU
     #[arg(long, value_enum, default_value_t)]
     pub size_is: SizeIs,
+    /// Leaf switches of N nodes each below the nodes, in a fat tree
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    pub leaf_nodes: Option<u32>,
+    /// Place gangs as if there were no switches, and count the leaves all the same
+    #[arg(long)]
+    pub blind: bool,
 }
 
 /// What a processor of an SWF trace is.
@@ -52,6 +59,8 @@ pub struct Cluster {
     /// CPUs and GPUs of the largest node, for jobs that say no number of nodes.
     widest: (u32, u32),
     size_is: SizeIs,
+    /// Where its nodes hang, whether or not the planner is told.
+    pub leaves: Leaves,
 }
 
 const PARTITION: &str = "main";
@@ -68,7 +77,7 @@ impl Cluster {
             Machine { nodes: vec![(count, NodeKind { cpus, gpus, ..NodeKind::default() })] }
         });
         let named = of_nodes.or_else(|| flags.procs.map(Machine::pool));
-        let config = if let Some(path) = &flags.config {
+        let mut config = if let Some(path) = &flags.config {
             let config = muster_config::Config::load(path)?;
             muster_controller::cluster::cluster_config(&config)
         } else {
@@ -82,6 +91,14 @@ impl Cluster {
             })?;
             config_of(machine)
         };
+        if let Some(per_leaf) = flags.leaf_nodes {
+            anyhow::ensure!(per_leaf > 0, "--leaf-nodes 0: at least 1");
+            config.topology = network::fat_tree(&config.nodes, per_leaf as usize);
+        }
+        let leaves = Leaves::new(&config.topology, &config.nodes);
+        if flags.blind {
+            config.topology = muster_model::TopologyConfig::default();
+        }
         let wide = |node: &NodeConfig| (node.capacity.cpus, gpus_of(node));
         let widest =
             config.nodes.iter().map(wide).fold((1, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
@@ -90,6 +107,7 @@ impl Cluster {
             gpus: config.nodes.iter().map(|n| u64::from(gpus_of(n))).sum(),
             widest,
             size_is: flags.size_is,
+            leaves,
             config,
         })
     }
@@ -185,7 +203,7 @@ fn any_of(features: &[Box<str>]) -> Constraint {
     }
 }
 
-fn gpus_of(node: &NodeConfig) -> u32 {
+pub(super) fn gpus_of(node: &NodeConfig) -> u32 {
     let gpus = node.capacity.gres.iter().filter(|(kind, _)| &*kind.name == GPU);
     u32::try_from(gpus.map(|(_, n)| *n).sum::<u64>()).unwrap_or(u32::MAX)
 }
@@ -238,4 +256,10 @@ fn node(number: u32, kind: &NodeKind) -> NodeConfig {
         auto_gpus: false,
         weight: 1,
     }
+}
+
+/// So many nodes of so many CPUs.
+#[cfg(test)]
+pub(super) fn equal_nodes(count: u32, cpus: u32) -> Vec<NodeConfig> {
+    config_of(&Machine { nodes: vec![(count, NodeKind { cpus, ..NodeKind::default() })] }).nodes
 }

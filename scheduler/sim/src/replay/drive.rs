@@ -37,8 +37,9 @@ pub struct Run {
     pub job: usize,
     pub start: i64,
     pub end: i64,
-    /// Nodes that it ran on.
+    /// Nodes that it ran on, and the leaf switches above them; 0: there are none.
     pub nodes: u32,
+    pub leaves: u32,
 }
 
 /// What a replay came to.
@@ -311,8 +312,9 @@ impl Replay<'_> {
         let end = start + self.trace.jobs[entry].run;
         let count = self.schedule.runs.len() as u64;
         self.ends.push(Reverse((end, count, job)));
+        let leaves = self.cluster.leaves.touched(nodes);
         let nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        self.schedule.runs.push(Run { job: entry, start, end, nodes });
+        self.schedule.runs.push(Run { job: entry, start, end, nodes, leaves });
         self.waiting -= 1;
         Ok(())
     }

@@ -39,10 +39,47 @@ pub struct Metrics {
     /// as many as there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus_allocated_at_full_demand: Option<f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub gangs: Option<Gangs>,
     /// Jobs that the cluster refused, for instance because they are larger than it.
     pub refused: usize,
     /// Jobs of the file without positive run time, size or limit.
     pub dropped: usize,
+}
+
+/// Jobs on two nodes and more, on a cluster with leaf switches (or blocks).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Gangs {
+    pub gangs: usize,
+    /// Those that are no larger than a leaf.
+    pub gangs_of_a_leaf: usize,
+    pub gangs_in_one_leaf: usize,
+    /// In no more leaves than an empty cluster would have needed.
+    pub gangs_in_fewest_leaves: usize,
+    /// How many leaves more than that, on average.
+    pub mean_leaves_over_least: f64,
+}
+
+fn gangs(cluster: &Cluster, schedule: &Schedule) -> Option<Gangs> {
+    if cluster.leaves.is_empty() {
+        return None;
+    }
+    let gangs: Vec<(u32, u32)> = schedule
+        .runs
+        .iter()
+        .filter(|run| run.nodes > 1)
+        .map(|run| (run.leaves, cluster.leaves.least(run.nodes)))
+        .collect();
+    let count = |of: fn((u32, u32)) -> bool| gangs.iter().filter(|gang| of(**gang)).count();
+    let over: u64 =
+        gangs.iter().map(|(leaves, least)| u64::from(leaves.saturating_sub(*least))).sum();
+    Some(Gangs {
+        gangs: gangs.len(),
+        gangs_of_a_leaf: count(|(_, least)| least == 1),
+        gangs_in_one_leaf: count(|(leaves, _)| leaves == 1),
+        gangs_in_fewest_leaves: count(|(leaves, least)| leaves <= least),
+        mean_leaves_over_least: round(over as f64 / gangs.len().max(1) as f64, 4),
+    })
 }
 
 /// The numbers of a schedule.
@@ -93,6 +130,7 @@ pub fn metrics(trace: &Trace, cluster: &Cluster, schedule: &Schedule) -> Metrics
         gpus_allocated_at_full_demand: full_demand(trace, cluster, schedule)
             .filter(|_| has_gpus)
             .map(|share| round(share, 6)),
+        gangs: gangs(cluster, schedule),
         refused: schedule.refused.len(),
         dropped: trace.dropped,
     }

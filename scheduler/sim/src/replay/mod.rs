@@ -2,16 +2,19 @@
 //!
 //! - `trace/`: files of jobs; `cluster`: nodes for them; `policy`: names for ways to choose
 //! - `drive`: the replay; `promises`: what it carries from pass to pass
-//! - `metrics`: what a schedule is worth; `output`: that as text
-//! - `fill`: how much of a cluster can be given away at all
+//! - `metrics`: what a schedule is worth; `network`: the leaf switches that it is measured on;
+//!   `output`: that as text
+//! - `fill`: how much of a cluster can be given away at all; `shares`: the same of GPUs that are shared
 
 pub mod cluster;
 pub mod drive;
 pub mod fill;
 pub mod metrics;
+pub mod network;
 pub mod output;
 pub mod policy;
 mod promises;
+pub mod shares;
 pub mod trace;
 
 use std::io::{IsTerminal, Write as _};

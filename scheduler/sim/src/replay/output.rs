@@ -58,6 +58,14 @@ pub fn table(m: &Metrics) -> String {
     rows.extend(m.avg_wait_8_gpus_s.map(|w| ("  average wait", seconds(w))));
     rows.extend(m.p95_wait_8_gpus_s.map(|w| ("  95 % waited at most", seconds(w as f64))));
     rows.extend(m.gpus_allocated_at_full_demand.map(|s| ("GPUs given at full demand", percent(s))));
+    if let Some(g) = &m.gangs {
+        let share = |n: usize, of: usize| percent(n as f64 / of.max(1) as f64);
+        rows.push(("jobs on several nodes", g.gangs.to_string()));
+        rows.push(("  that a leaf switch could hold", g.gangs_of_a_leaf.to_string()));
+        rows.push(("    of them in one leaf", share(g.gangs_in_one_leaf, g.gangs_of_a_leaf)));
+        rows.push(("  in the fewest leaves", share(g.gangs_in_fewest_leaves, g.gangs)));
+        rows.push(("  leaves over the least", format!("{:.3}", g.mean_leaves_over_least)));
+    }
     rows.extend((m.refused > 0).then(|| ("jobs refused", m.refused.to_string())));
     rows.extend(
         (m.dropped > 0).then(|| ("jobs without run time, size or limit", m.dropped.to_string())),
@@ -87,6 +95,12 @@ const COLUMNS: &[Column] = &[
     ("gpu util", |m| m.gpu_utilisation, 4),
     ("wait 8+ gpus", |m| m.avg_wait_8_gpus_s, 1),
     ("gpus given", |m| m.gpus_allocated_at_full_demand, 4),
+    (
+        "in one leaf",
+        |m| m.gangs.map(|g| g.gangs_in_one_leaf as f64 / g.gangs_of_a_leaf.max(1) as f64),
+        4,
+    ),
+    ("leaves over", |m| m.gangs.map(|g| g.mean_leaves_over_least), 3),
 ];
 
 /// Policies of one trace side by side, and how far each is from the first.

@@ -32,6 +32,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Trace, Fault> {
             memory_mib: row.size("mem_per_node_bytes")?.div_ceil(1 << 20).max(1),
             exclusive: row.text("exclusive") == "1",
             features: features(row.text("property")),
+            ..Wish::default()
         };
         let found = Found {
             id: row.size("job")?,

@@ -48,6 +48,11 @@ pub struct Wish {
     pub tasks: u32,
     pub cpus_per_task: u32,
     pub gpus_per_task: u32,
+    /// Thousandths of its one GPU, where the trace shares GPUs; 0: whole ones. A replay gives a whole
+    /// one all the same.
+    pub gpu_share: u32,
+    /// Thousandths of CPUs, where the trace counts so; 0: whole ones.
+    pub cpu_milli: u32,
     /// On each node; 0: memory does not count.
     pub memory_mib: u64,
     pub exclusive: bool,

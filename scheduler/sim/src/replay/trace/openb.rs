@@ -1,7 +1,7 @@
 //! Alibaba's openb cluster (Weng et al., ATC'23): a table of nodes and one of single-node tasks.
 //!
-//! Tasks that asked for a share of a GPU get a whole one here: Muster gives a GPU to one job at a
-//! time. Tasks without an end still ran when the trace was taken; they are dropped from a replay.
+//! Tasks that asked for a share of a GPU get a whole one in a replay: Muster gives a GPU to one job
+//! at a time. The share is kept for `muster sim fill`. Tasks without an end still ran when the trace was taken; they are dropped from a replay.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ pub(super) const TASK_COLUMNS: &[&str] = &[
     "cpu_milli",
     "memory_mib",
     "num_gpu",
+    "gpu_milli",
     "gpu_spec",
     "creation_time",
     "deletion_time",
@@ -74,10 +75,18 @@ fn wish(row: &Row<'_, '_>) -> Result<Wish, Fault> {
         tasks: 1,
         cpus_per_task: cpus(row)?.max(1),
         gpus_per_task: gpus,
+        gpu_share: if gpus == 1 { share(row)? } else { 0 },
+        cpu_milli: row.count("cpu_milli")?,
         memory_mib: row.size("memory_mib")?.max(1),
         exclusive: false,
         features: if models.is_empty() { Vec::new() } else { vec![models] },
     })
+}
+
+/// Thousandths of the one GPU; 0: all of it.
+fn share(row: &Row<'_, '_>) -> Result<u32, Fault> {
+    let share = row.count("gpu_milli")?;
+    Ok(if (1..1000).contains(&share) { share } else { 0 })
 }
 
 /// Whole CPUs that hold these thousandths.
