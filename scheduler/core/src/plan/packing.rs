@@ -6,7 +6,7 @@
 //! node are the mean over the classes, weighted by how often such jobs come. GPUs count in
 //! thousandths: a pass gives whole ones, the simulator shares of them by the same rules.
 //!
-//! Which classes there are follows from what jobs hold and wait for now ([`classes`]); which type
+//! Which classes there are follows from what jobs hold and wait for at the time ([`classes`]); which type
 //! of GPU they want does not count.
 
 use std::collections::BTreeMap;
