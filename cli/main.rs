@@ -57,6 +57,7 @@ fn muster(args: &[String]) -> i32 {
     match word.as_str() {
         "controller" => controller(rest),
         "agent" => agent(rest),
+        "tokens" => tokens(rest),
         "sim" => muster_sim::main(rest.iter().map(Into::into).collect()),
         "help" | "--help" | "-h" => {
             print!("{}", usage());
@@ -80,17 +81,28 @@ fn usage() -> String {
     };
     format!(
         "usage: muster COMMAND ...\n\nSlurm's commands, also as links (muster links DIR):\n{}\n\
-         Our own:\n{}\nDaemons, and the simulator:\n{}{}{}",
+         Our own:\n{}\nDaemons, and the simulator:\n{}{}{}{}",
         list(personality::SLURM),
         list(personality::OURS),
         line("controller", "the controller: --config FILE"),
         line("agent", "a node's agent: --config FILE --node NODE"),
+        line("tokens", "a submit host's token daemon: --config FILE"),
         line("sim", "replay traces, compare policies, fuzz the scheduler on simulated clusters"),
     )
 }
 
 const CONTROLLER: &str = "usage: muster controller --config FILE";
 const AGENT: &str = "usage: muster agent --config FILE --node NODE [--print-inventory [--json]]";
+
+const TOKENS: &str = "usage: muster tokens --config FILE";
+
+/// `muster tokens --config FILE`.
+fn tokens(words: &[String]) -> i32 {
+    match options(words, &["--config"]).as_deref() {
+        Some([Some(config)]) => muster_agent::tokens_main(PathBuf::from(config)),
+        _ => refuse(words, TOKENS),
+    }
+}
 
 /// `muster controller --config FILE`.
 fn controller(words: &[String]) -> i32 {

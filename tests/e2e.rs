@@ -30,10 +30,14 @@ mod limits;
 mod mpi;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/remote.rs"]
+mod remote;
 #[path = "e2e/reservations.rs"]
 mod reservations;
 #[path = "e2e/security.rs"]
 mod security;
+#[path = "e2e/step_faults.rs"]
+mod step_faults;
 #[path = "e2e/steps.rs"]
 mod steps;
 #[path = "e2e/terminal.rs"]

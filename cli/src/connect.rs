@@ -42,6 +42,12 @@ const MESSAGE_MAX: usize = 64 << 20;
 /// A host that does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A peer that is silent for so long is asked whether it lives, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Of all streams of one connection, in bytes: a stream whose reader is slow must not hold up the
+/// others.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
 /// MaxJobCount reached: worth waiting for, as Slurm's sbatch does.
 const QUEUE_FULL: u32 = 2007;
 
@@ -105,8 +111,8 @@ impl CallError {
 }
 
 /// Adds the token on TCP; on a unix socket there is none to add.
-#[derive(Clone)]
-pub struct Credentials(Option<AsciiMetadataValue>);
+#[derive(Debug, Clone)]
+pub struct Credentials(pub(crate) Option<AsciiMetadataValue>);
 
 impl Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -117,7 +123,7 @@ impl Interceptor for Credentials {
     }
 }
 
-type Wire = InterceptedService<Channel, Credentials>;
+pub(crate) type Wire = InterceptedService<Channel, Credentials>;
 
 /// The three services. Cheap to clone: all share one connection.
 #[derive(Clone)]
@@ -337,8 +343,9 @@ impl Target {
         let (channel, token) = match self {
             Target::Socket(path) => (unix_channel(path), None),
             Target::Tls { address, ca, run_dir } => {
-                let channel = tls_channel(address, ca.as_deref())?;
-                (channel, Some(local_token(address, run_dir).await?))
+                let host = address.rsplit_once(':').map_or(&**address, |(host, _)| host);
+                let channel = tls_channel(address, host, ca.as_deref())?;
+                (channel, Some(local_token(address, run_dir).await?.credentials))
             }
         };
         let wire = || InterceptedService::new(channel.clone(), Credentials(token.clone()));
@@ -371,37 +378,65 @@ pub fn unix_channel(path: &Path) -> Channel {
         }
     });
     // The name is not looked up: the connector knows the path.
-    Endpoint::from_static("http://muster.local").connect_with_connector_lazy(connector)
+    Endpoint::from_static("http://muster.local")
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_with_connector_lazy(connector)
 }
 
-fn tls_channel(address: &str, ca: Option<&Path>) -> Result<Channel, CallError> {
+/// A channel with TLS to `address`, where somebody with the certificate of `name` must answer; it
+/// connects with the first call.
+///
+/// # Errors
+/// An address or authority that cannot be used.
+pub(crate) fn tls_channel(
+    address: &str,
+    name: &str,
+    ca: Option<&Path>,
+) -> Result<Channel, CallError> {
     let bad = |fault: &dyn ToString| CallError::Address {
         address: address.to_owned(),
         fault: fault.to_string(),
     };
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let mut tls = ClientTlsConfig::new().domain_name(host.trim_matches(['[', ']']));
+    let mut tls = ClientTlsConfig::new().domain_name(name.trim_matches(['[', ']']));
     if let Some(path) = ca {
         let pem = std::fs::read(path)
             .map_err(|e| bad(&format!("cannot read tls_ca {}: {e}", path.display())))?;
         tls = tls.ca_certificate(Certificate::from_pem(pem));
     }
     let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|e| bad(&e))?;
-    let endpoint =
-        endpoint.connect_timeout(CONNECT_TIMEOUT).tls_config(tls).map_err(|e| bad(&e))?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .tls_config(tls)
+        .map_err(|e| bad(&e))?;
     Ok(endpoint.connect_lazy())
 }
 
-/// Asks the agents of this host, one after another, for a token in the caller's name.
-async fn local_token(address: &str, run_dir: &Path) -> Result<AsciiMetadataValue, CallError> {
+/// A token in the caller's name.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    pub(crate) credentials: AsciiMetadataValue,
+    /// Milliseconds since the epoch.
+    pub(crate) expires_at: i64,
+}
+
+/// Asks the daemons of this host, one after another, for a token in the caller's name.
+///
+/// # Errors
+/// Nobody here issues any; `address` says for what it was wanted.
+pub(crate) async fn local_token(address: &str, run_dir: &Path) -> Result<Token, CallError> {
     let fail = |fault: String| CallError::Token { address: address.to_owned(), fault };
-    let mut fault = format!("no agent has a socket in {}", run_dir.display());
-    for socket in agent_sockets(run_dir) {
-        let mut agent = QueryClient::new(unix_channel(&socket));
-        match agent.issue_token(IssueTokenRequest {}).await {
+    let mut fault = format!("no daemon that issues any has a socket in {}", run_dir.display());
+    for socket in token_sockets(run_dir) {
+        let mut daemon = QueryClient::new(unix_channel(&socket));
+        match daemon.issue_token(IssueTokenRequest {}).await {
             Ok(reply) => {
-                let value = format!("Bearer {}", reply.into_inner().token);
-                return value.parse().map_err(|_| fail("it is not printable".to_owned()));
+                let reply = reply.into_inner();
+                let value = format!("Bearer {}", reply.token);
+                let credentials = value.parse().map_err(|_| fail("not printable".to_owned()))?;
+                return Ok(Token { credentials, expires_at: reply.expires_at });
             }
             Err(status) => fault = format!("{}: {}", socket.display(), root_cause(&status)),
         }
@@ -409,15 +444,12 @@ async fn local_token(address: &str, run_dir: &Path) -> Result<AsciiMetadataValue
     Err(fail(fault))
 }
 
-fn agent_sockets(run_dir: &Path) -> Vec<PathBuf> {
+/// Agents', the token daemon's, the controller's: whoever is here.
+fn token_sockets(run_dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(run_dir).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries
         .map(|e| e.path())
-        .filter(|p| {
-            p.file_name()
-                .and_then(|n| n.to_str())
-                .is_some_and(|n| n.starts_with("agent-") && n.ends_with(".sock"))
-        })
+        .filter(|p| p.extension().is_some_and(|ending| ending == "sock"))
         .collect();
     found.sort();
     found

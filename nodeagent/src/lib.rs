@@ -27,4 +27,4 @@ pub mod tokens;
 pub mod tree;
 
 pub use inventory::print::print_inventory;
-pub use start::{Options, StartError, main, run};
+pub use start::{Options, StartError, main, run, tokens_main};

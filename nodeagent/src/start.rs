@@ -31,7 +31,7 @@ use crate::jobs::series::Series;
 use crate::jobs::{INPUTS, Input, Jobs, adopt};
 use crate::session::dial::Target;
 use crate::session::{self, Session};
-use crate::steps::Steps;
+use crate::steps::{Callers, ListenError, Port, Steps};
 use crate::tokens::{self, Tokens};
 use crate::tree;
 
@@ -81,6 +81,10 @@ pub enum StartError {
     },
     #[error("controller.address is set: agents need security.cluster_key")]
     NoKey,
+    #[error("security.cluster_key is not set: there is nothing to sign tokens with")]
+    NothingToSign,
+    #[error("the socket is served no more")]
+    Served(#[source] tonic::transport::Error),
     #[error(transparent)]
     Dial(#[from] session::dial::DialError),
     #[error(transparent)]
@@ -91,12 +95,13 @@ pub enum StartError {
     Launcher(#[from] muster_shim::LaunchError),
     #[error(transparent)]
     Socket(#[from] tokens::SocketError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// `muster agent`: runs until SIGTERM or SIGINT. The answer is the exit code.
 #[must_use]
 pub fn main(config: PathBuf, node: String) -> i32 {
-    log_to_stderr();
     let exe = match std::env::current_exe() {
         Ok(exe) => exe,
         Err(fault) => {
@@ -104,6 +109,45 @@ pub fn main(config: PathBuf, node: String) -> i32 {
             return 1;
         }
     };
+    daemon("muster agent", run(Options { config, node, exe }))
+}
+
+/// `muster tokens`: on a host without a node, issues tokens to its users until SIGTERM or SIGINT.
+/// The answer is the exit code.
+#[must_use]
+pub fn tokens_main(config: PathBuf) -> i32 {
+    daemon("muster tokens", issue(config))
+}
+
+async fn issue(config: PathBuf) -> Result<(), StartError> {
+    let config = Config::load(&config)?;
+    let key = cluster_key(&config)?.ok_or(StartError::NothingToSign)?;
+    let socket = config.token_socket();
+    let listener = tokens::listen(&socket)?;
+    let node = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let tokens = Tokens {
+        cluster: config.cluster.clone(),
+        node: node.unwrap_or_default(),
+        key: Some(key),
+        started_at: now_ms(),
+    };
+    let served = tokio::spawn(tokens::issue(listener, tokens));
+    tracing::info!(socket = %socket.display(), "issuing tokens");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        () = ended() => {}
+        ended = served => {
+            if let Err(fault) = ended.expect("the service does not panic") {
+                return Err(StartError::Served(fault));
+            }
+        }
+    }
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+fn daemon(name: &str, work: impl Future<Output = Result<(), StartError>>) -> i32 {
+    log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -112,17 +156,17 @@ pub fn main(config: PathBuf, node: String) -> i32 {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(fault) => {
-            eprintln!("muster agent: cannot start its threads: {fault}");
+            eprintln!("{name}: cannot start its threads: {fault}");
             return 1;
         }
     };
-    let ended = runtime.block_on(run(Options { config, node, exe }));
+    let ended = runtime.block_on(work);
     // A hung site script or disk does not keep the daemon: jobs go on without it.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => 0,
         Err(fault) => {
-            eprintln!("muster agent: {}", chain(&fault));
+            eprintln!("{name}: {}", chain(&fault));
             1
         }
     }
@@ -157,7 +201,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let gpus = Gpus::new(&driver, host.gpus.assigned(&node).0);
     let (edge, limits, step_launcher) = edge(&options, &config, &node, &host, key.clone(), gpus)?;
     let edge = Arc::new(edge);
-    let steps = Steps::new(edge.clone(), step_launcher);
+    let callers = Callers { key: key.clone(), remote_root: roots_word(&config) };
+    let steps = Steps::new(edge.clone(), step_launcher, callers);
     let notices = notices(&spool)?;
     let held = {
         let edge = edge.clone();
@@ -184,13 +229,19 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             tracing::error!("the local socket is gone: {}", chain(&fault));
         }
     });
+    let port = open_port(&config, &steps).await?;
+    let mut inventory = inventory::report(&host, &node, &limits);
+    if let Some(address) = config.addresses.get(&options.node) {
+        inventory.address.clone_from(address);
+    }
     let hello = Hello {
         node: options.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        inventory: Some(inventory::report(&host, &node, &limits)),
+        inventory: Some(inventory),
         slices: Vec::new(),
         agent_started_at: started_at,
         measured: host.cpus.is_some() && host.memory_mib.is_some(),
+        port: port.into(),
     };
     let session = Session { target, key, hello, roots: Roots::default() };
     tokio::spawn(session::run(session, inputs.clone()));
@@ -213,6 +264,25 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     jobs.await.expect("the jobs do not panic");
     tree::prune(Path::new(DEFAULT_ROOT), &parent);
     Ok(())
+}
+
+/// Whether root is root on every host: where it may do everything with the controller.
+fn roots_word(config: &Config) -> bool {
+    config.security.admins.iter().any(|name| name == "root" || name == "0")
+}
+
+/// Serves steps to other hosts, where the config says so; the port, or 0.
+async fn open_port(config: &Config, steps: &Steps) -> Result<u16, StartError> {
+    let Some(address) = config.agent.listen else { return Ok(0) };
+    let port = Port::open(address, &config.security.tls).await?;
+    let number = port.number;
+    let steps = steps.clone();
+    tokio::spawn(async move {
+        if let Err(fault) = port.serve(steps).await {
+            tracing::error!("steps are served to this host alone: {}", chain(&fault));
+        }
+    });
+    Ok(number)
 }
 
 /// SIGTERM or SIGINT.

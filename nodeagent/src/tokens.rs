@@ -66,6 +66,17 @@ pub async fn serve(
         .await
 }
 
+/// Issues tokens on the socket until the process ends.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn issue(listener: UnixListener, tokens: Tokens) -> Result<(), tonic::transport::Error> {
+    tonic::transport::Server::builder()
+        .add_service(QueryServer::new(tokens))
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await
+}
+
 /// Issues tokens; answers pings.
 #[derive(Debug)]
 pub struct Tokens {

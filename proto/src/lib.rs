@@ -48,3 +48,12 @@ pub mod store {
 
 /// The trailer in which a refused call carries its [`v1::ErrorDetail`].
 pub const ERROR_TRAILER: &str = "muster-error-bin";
+
+/// `host:port`; an IPv6 address goes into brackets.
+#[must_use]
+pub fn host_port(host: &str, port: u32) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}

@@ -229,9 +229,13 @@ fn claims(token: &str) -> serde_json::Value {
     serde_json::from_slice(&bytes).expect("claims are JSON")
 }
 
-/// A cluster whose controller also listens on TCP; its port and its CA.
-fn with_tcp() -> (Cluster, u16, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A cluster whose controller and agent also listen on TCP; their ports and the CA.
+fn with_tcp() -> (Cluster, [u16; 2], String) {
+    let [port, agent] = [free_port(), free_port()];
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let pem = key.cert.pem();
     let cluster = Cluster::edited(&["--nodes=1"], |cluster, text| {
@@ -242,10 +246,12 @@ fn with_tcp() -> (Cluster, u16, String) {
         let tls = format!(
             "[security]\ntls_cert = \"{dir}/cert.pem\"\ntls_key = \"{dir}/key.pem\"\ntls_ca = \"{dir}/cert.pem\"\n"
         );
-        let text = text.replace("[security]\n", &tls);
+        let text = text
+            .replace("[security]\n", &tls)
+            .replace("[agent]\n", &format!("[agent]\nlisten = \"127.0.0.1:{agent}\"\n"));
         format!("{text}\n[controller]\nlisten = \"127.0.0.1:{port}\"\n")
     });
-    (cluster, port, pem)
+    (cluster, [port, agent], pem)
 }
 
 fn tls(port: u16, ca: &str) -> Channel {
@@ -271,7 +277,7 @@ async fn ask(channel: Channel, token: Option<&str>) -> Result<u64, Status> {
 
 #[test]
 fn strangers_on_tcp_are_not_answered_and_tokens_are() {
-    let (cluster, port, ca) = with_tcp();
+    let (cluster, [port, _], ca) = with_tcp();
     let job = cluster.submit(&["--hold", "--wrap=true"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -292,6 +298,55 @@ fn strangers_on_tcp_are_not_answered_and_tokens_are() {
         assert_eq!(refused.code(), Code::Unauthenticated);
     });
     cluster.until(job, "PD");
+}
+
+#[test]
+fn an_agent_on_tcp_serves_steps_to_their_user_and_nothing_to_others() {
+    let (cluster, [_, port], ca) = with_tcp();
+    let job = cluster.submit(&["-o", "r.out", "--wrap=sleep 1000"]);
+    cluster.until(job, "R");
+    let key = fs::read(cluster.dir().join("cluster.key")).unwrap();
+    let key = muster_proto::token::ClusterKey::new(&key).unwrap();
+    let strange = muster_proto::token::ClusterKey::new(&[3; 48]).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let own = nix::unistd::geteuid().as_raw();
+    let token = |uid| key.sign_user(uid, uid, now).unwrap().0;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let list = async |token: Option<&str>| {
+            let mut request = Request::new(v1::ListStepsRequest { job, ended: true });
+            if let Some(token) = token {
+                let value = format!("Bearer {token}").parse().unwrap();
+                request.metadata_mut().insert("authorization", value);
+            }
+            let mut client = v1::steps_client::StepsClient::new(tls(port, &ca));
+            client.list(request).await.map(tonic::Response::into_inner)
+        };
+        list(Some(&token(own))).await.expect("the job's own user");
+        let expired = key.sign_user(own, own, now - 3600).unwrap().0;
+        let forged = strange.sign_user(own, own, now).unwrap().0;
+        let agents = key.sign_agent("n1", now).unwrap();
+        for wrong in [None, Some("nonsense"), Some(&*expired), Some(&*forged), Some(&*agents)] {
+            let refused = list(wrong).await.expect_err("a stranger was answered");
+            assert_eq!(refused.code(), Code::Unauthenticated, "{wrong:?}: {refused}");
+        }
+        let refused = list(Some(&token(STRANGER))).await.expect_err("another user was answered");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        // A step of another user's job is neither begun nor looked at.
+        let mut client = v1::steps_client::StepsClient::new(tls(port, &ca));
+        let attach = v1::AttachStep { job, step: 0, resume: true, ..Default::default() };
+        let first = v1::StepInput { kind: Some(v1::step_input::Kind::Attach(attach)) };
+        let mut request = Request::new(tokio_stream::once(first));
+        let value = format!("Bearer {}", token(STRANGER)).parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+        let mut stream = client.run(request).await.expect("it is heard").into_inner();
+        let refused = stream.message().await.expect_err("another user's step");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        // Nothing but steps is served there: no tokens above all.
+        let mut query = QueryClient::new(tls(port, &ca));
+        let refused = query.issue_token(v1::IssueTokenRequest {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+    });
 }
 
 #[test]

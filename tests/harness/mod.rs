@@ -2,6 +2,8 @@
 //! used through Slurm's names as a user would, and taken down when it is dropped, however the
 //! test ends.
 
+pub(crate) mod lab;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -341,7 +343,7 @@ impl Drop for Cluster {
 }
 
 /// Processes that execute or work in this directory: daemons, shims, and jobs left without them.
-fn processes_of(place: &Path) -> Vec<Pid> {
+pub(crate) fn processes_of(place: &Path) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let inside = |pid: i32, link: &str| {
         fs::read_link(format!("/proc/{pid}/{link}")).is_ok_and(|path| path.starts_with(place))

@@ -5,8 +5,9 @@
 //! work; a number that needs a look inside (memory, CPU time) comes from /proc.
 //!
 //! - `machine`: the machine's limits; `report`: tables and JSON; `load`: clients that submit
-//! - `submit`, `throughput`, `startup`, `restart`: the benchmarks
+//! - `submit`, `throughput`, `startup`, `restart`, `launch`: the benchmarks
 
+mod launch;
 mod load;
 mod machine;
 mod report;
@@ -52,6 +53,8 @@ enum Benchmark {
     Startup,
     /// kill -9 of the controller with 100,000 jobs pending
     Restart,
+    /// Steps: srun inside an allocation, and steps that wait for each other
+    Launch,
 }
 
 /// How much is done, and where.
@@ -146,6 +149,7 @@ fn run(options: &BenchOptions) -> anyhow::Result<()> {
         Benchmark::Throughput => ("throughput", throughput::measure),
         Benchmark::Startup => ("startup", startup::measure),
         Benchmark::Restart => ("restart", restart::measure),
+        Benchmark::Launch => ("launch", launch::measure),
     };
     let mut report = Report::new(name, options.json, options.quick);
     machine::measure(&plan, &mut report)?;

@@ -28,7 +28,7 @@ pub(crate) async fn of_job(config: &Config, job: u32, nodes: &str) -> BTreeMap<S
     let nodes = Hostlist::parse(nodes).unwrap_or_default().0;
     let mut asked = JoinSet::new();
     for node in nodes {
-        let Ok(mut client) = agents.of(&node) else { continue };
+        let Ok(mut client) = agents.of(&node).await else { continue };
         asked.spawn(async move {
             let answer = client.figures(FiguresRequest { job });
             let reply = tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()?;

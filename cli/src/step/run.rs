@@ -94,6 +94,7 @@ pub(crate) async fn run(
 ) -> Result<Ended, String> {
     let programs = programs(wish, step.grant.tasks)?;
     let (events, mut taken) = mpsc::channel(QUEUE);
+    agents.learn(&step.grant.nodes);
     let mut course = Course::new(agents.clone(), &step.grant, wish, events.clone());
     course.start(&programs, environment, &step.grant);
     let Step { grant, head, news, request } = step;
@@ -174,7 +175,7 @@ fn follow_news(
             let until = Instant::now() + PATIENCE;
             loop {
                 tokio::time::sleep(PAUSE).await;
-                let Ok(mut client) = agents.of(&head) else { return };
+                let Ok(mut client) = agents.of(&head).await else { return };
                 match client.open(again.clone()).await {
                     Ok(stream) => {
                         news = stream.into_inner();

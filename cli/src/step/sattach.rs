@@ -114,7 +114,7 @@ async fn look(
         let attach = AttachStep { job, step, ..AttachStep::default() };
         let first = StepInput { kind: Some(Ask::Attach(attach)) };
         ask.try_send(first).expect("a new queue has room");
-        let mut client = agents.of(node).map_err(refuse)?;
+        let mut client = agents.of(node).await.map_err(refuse)?;
         let events = events.clone();
         tokio::spawn(async move {
             // Held open: its end would say that nobody looks.

@@ -217,6 +217,11 @@ pub(crate) async fn open_step(
     wish: &Wish,
     words: &[String],
 ) -> Result<run::Step, Stop> {
+    if let Some(name) = wish.shape.nodes.iter().find(|name| !agents.knows(name)) {
+        let detail = format!("node {name} is not in the config");
+        let text = format!("Unable to create step for job {job}: Invalid node name specified");
+        return Err(Stop::refused(Some(detail), text));
+    }
     let line: Vec<&str> =
         std::iter::once(PROGRAM).chain(words.iter().map(String::as_str)).collect();
     let request = OpenStepRequest {

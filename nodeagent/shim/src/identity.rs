@@ -25,7 +25,7 @@ impl Groups {
         self.gids.iter().map(|gid| gid.as_raw())
     }
 
-    fn look_up(user: &User) -> Result<Self, Refusal> {
+    pub(crate) fn look_up(user: &User) -> Result<Self, Refusal> {
         let name = account_name(user)?;
         let gids = getgrouplist(&name, Gid::from_raw(user.gid))
             .map_err(|e| failed("find the groups", user.uid, e))?;

@@ -2,8 +2,9 @@
 //! job's steps (their numbers, what they hold, who waits); the agent of every node runs its part of
 //! each. The controller has no hand in a step: it hears how they went.
 //!
-//! Knows who asks by the connection alone, and serves only the job's user and root.
+//! Serves only the job's user and root.
 //!
+//! - `caller`: who asks; `listen`: the way from other hosts
 //! - `slice`: what the spool says of the job here
 //! - `place`: which tasks go where, pure; `table`: the steps of the jobs that begin here, pure;
 //!   `journal`: the table over the agent's end
@@ -11,9 +12,11 @@
 //! - `part`: this node's part of a step; `frames`: speech with its shim
 //! - `service`: the calls
 
+mod caller;
 mod frames;
 mod head;
 mod journal;
+mod listen;
 mod part;
 pub mod place;
 mod service;
@@ -28,7 +31,9 @@ use muster_shim::StepLauncher;
 
 use crate::jobs::edge::Edge;
 use crate::jobs::job::Key;
+pub use caller::Callers;
 use head::Head;
+pub use listen::{ListenError, Port};
 
 /// An order with thousands of command lines, in bytes.
 const MESSAGE_BYTES: usize = 32 << 20;
@@ -42,14 +47,15 @@ struct Inner {
     edge: Arc<Edge>,
     launcher: StepLauncher,
     head: Arc<Head>,
+    callers: Callers,
 }
 
 impl Steps {
     /// With nothing running yet; what runs from before is found when somebody asks.
     #[must_use]
-    pub fn new(edge: Arc<Edge>, launcher: StepLauncher) -> Steps {
+    pub fn new(edge: Arc<Edge>, launcher: StepLauncher, callers: Callers) -> Steps {
         let head = Arc::new(Head::new(edge.spool.clone()));
-        Steps(Arc::new(Inner { edge, launcher, head }))
+        Steps(Arc::new(Inner { edge, launcher, head, callers }))
     }
 
     /// The service, for the agent's socket.

@@ -98,6 +98,13 @@ impl Steps {
             .map_err(|why| why.status(node, start.job))?;
         admit(&slice, uid)?;
         within(&slice, start.part.as_ref().unwrap_or(&NodePart::default()))?;
+        let dir = StepDir::of(&self.0.edge.spool, start.job, slice.key.attempt, start.step);
+        if dir.is_alive() {
+            // The asker never heard that its order had come.
+            let (job, step) = (start.job, start.step);
+            let again = AttachStep { job, step, resume: true, ..AttachStep::default() };
+            return self.attach(uid, again).await;
+        }
         let inner = self.0.clone();
         let launched = tokio::task::spawn_blocking(move || launch(&inner, &slice, start));
         let stream = launched.await.expect("a launch does not panic")?;

@@ -12,6 +12,8 @@ pub struct Share {
     pub cpus: Vec<u32>,
     pub memory_mib: u64,
     pub gres: Vec<GresMask>,
+    /// host:port of its agent; empty: not known.
+    pub address: String,
 }
 
 /// Why a step does not start now.
@@ -25,7 +27,7 @@ pub enum Refusal {
 
 const TOO_MANY_CPUS: &str = "More processors requested than permitted";
 const NODE_COUNT: &str = "Invalid node count specified";
-const NODE_NAME: &str = "Invalid node name specified";
+const NODE_CONFIG: &str = "Requested node configuration is not available";
 const GRES: &str = "Invalid generic resource (gres) specification";
 const MEMORY: &str = "Memory required by task is not available";
 
@@ -221,7 +223,7 @@ impl<'a> Plan<'a> {
         let shape = self.shape;
         let find = |name: &String| self.shares.iter().position(|s| s.node == *name);
         if let Some(name) = shape.nodes.iter().find(|name| find(name).is_none()) {
-            return never(NODE_NAME, format!("node {name} is not in the job's allocation"));
+            return never(NODE_CONFIG, format!("node {name} is not in the job's allocation"));
         }
         let first = shape.relative.unwrap_or(0) as usize;
         if first >= self.shares.len() {
@@ -351,6 +353,7 @@ impl<'a> Plan<'a> {
             cpus: cpu_text(&cpus),
             gres: self.gres(at, count, left, later)?,
             memory_mib: self.shape.memory_mib,
+            address: share.address.clone(),
         })
     }
 

@@ -12,7 +12,6 @@ use muster_proto::v1::{
 use muster_shim::{BATCH_GROUP, ShimClient, SliceDir, StepDir};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Steps;
@@ -20,12 +19,6 @@ use super::head::{about, missing};
 use super::part::{UNDER_WAY, admit};
 use super::slice::Slice;
 use crate::jobs::edge::{Edge, chain};
-
-/// The kernel's word for who is at the other end.
-fn caller<T>(request: &Request<T>) -> Result<u32, Status> {
-    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-    peer.map(|peer| peer.uid()).ok_or_else(|| Status::unauthenticated("the kernel names no peer"))
-}
 
 impl Steps {
     async fn of(&self, job: u32, uid: u32) -> Result<Slice, Status> {
@@ -65,7 +58,7 @@ impl Calls for Steps {
         &self,
         request: Request<OpenStepRequest>,
     ) -> Result<Response<Self::OpenStream>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let request = request.into_inner();
         let slice = self.of(request.job, uid).await?;
         let asker = self.0.head.open(&slice, request, uid)?;
@@ -76,7 +69,7 @@ impl Calls for Steps {
         &self,
         request: Request<CloseStepRequest>,
     ) -> Result<Response<CloseStepReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let request = request.into_inner();
         let slice = self.of(request.job, uid).await?;
         self.0.head.close(&slice, &request);
@@ -87,7 +80,7 @@ impl Calls for Steps {
         &self,
         request: Request<ListStepsRequest>,
     ) -> Result<Response<ListStepsReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let request = request.into_inner();
         let slice = self.of(request.job, uid).await?;
         let steps = self.0.head.list(&slice, request.ended);
@@ -98,7 +91,7 @@ impl Calls for Steps {
         &self,
         request: Request<SignalStepRequest>,
     ) -> Result<Response<SignalStepReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let request = request.into_inner();
         let slice = self.of(request.job, uid).await?;
         match self.0.head.signal(&slice, request.step, request.signal) {
@@ -114,7 +107,7 @@ impl Calls for Steps {
         &self,
         request: Request<FiguresRequest>,
     ) -> Result<Response<FiguresReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let slice = self.of(request.into_inner().job, uid).await?;
         let edge = self.0.edge.clone();
         let asked = tokio::task::spawn_blocking(move || figures(&edge, &slice));
@@ -126,7 +119,7 @@ impl Calls for Steps {
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let slice = self.of(request.into_inner().job, uid).await?;
         Ok(Response::new(about(&slice)))
     }
@@ -135,7 +128,7 @@ impl Calls for Steps {
         &self,
         request: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseReply>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let request = request.into_inner();
         let slice = self.of(request.job, uid).await?;
         let spool = self.0.edge.spool.clone();
@@ -153,7 +146,7 @@ impl Calls for Steps {
         &self,
         request: Request<Streaming<StepInput>>,
     ) -> Result<Response<Self::RunStream>, Status> {
-        let uid = caller(&request)?;
+        let uid = self.0.callers.uid(&request)?;
         let mut asked = request.into_inner();
         let (out, answers) = mpsc::channel(UNDER_WAY);
         let steps = self.clone();

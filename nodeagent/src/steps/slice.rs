@@ -95,6 +95,7 @@ impl Slice {
                 cpus: cpu_list(&launch.cpus),
                 memory_mib: launch.memory_mib,
                 gres: launch.gres.clone(),
+                address: String::new(),
             }];
         }
         let share = |s: &muster_proto::shim::v1::NodeShare| Share {
@@ -102,6 +103,7 @@ impl Slice {
             cpus: cpu_list(&s.cpus),
             memory_mib: s.memory_mib,
             gres: s.gres.clone(),
+            address: s.address.clone(),
         };
         self.launch.shares.iter().map(share).collect()
     }

@@ -269,6 +269,7 @@ pub(crate) struct Agent {
     pub(crate) pmix_library: Option<String>,
     pub(crate) gpu_check_seconds: Option<u32>,
     pub(crate) gpu_numbering: Option<String>,
+    pub(crate) listen: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,6 +286,7 @@ pub(crate) struct Node {
     pub(crate) sockets: Option<u32>,
     pub(crate) cores_per_socket: Option<u32>,
     pub(crate) threads_per_core: Option<u32>,
+    pub(crate) address: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -31,6 +31,8 @@ pub struct Config {
     pub licenses: Vec<(Box<str>, u32)>,
     /// In the order written, hostlists expanded.
     pub nodes: Vec<NodeConfig>,
+    /// Where nodes are reached, by name, as far as the file says.
+    pub addresses: BTreeMap<String, String>,
     pub partitions: Vec<Partition>,
     /// Sound for these nodes.
     pub topology: TopologyConfig,
@@ -59,7 +61,7 @@ pub struct Security {
     pub allow_root_jobs: bool,
 }
 
-/// Files for TLS. Certificate and key are the controller's; clients need the CA alone.
+/// Files for TLS. Certificate and key are the daemon's on this host; clients need the CA alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     pub cert: Option<PathBuf>,
@@ -135,6 +137,8 @@ pub struct Agent {
     /// Between two looks at the health of GPUs.
     pub gpu_check_seconds: u32,
     pub gpu_numbering: GpuNumbering,
+    /// TCP with TLS for commands on other hosts; `None`: this host's socket alone.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Where NVIDIA's management library is.
@@ -193,6 +197,12 @@ impl Config {
         self.run_dir.join(format!("agent-{node}.sock"))
     }
 
+    /// Where the tokens of this host are issued, when no agent of a node runs on it.
+    #[must_use]
+    pub fn token_socket(&self) -> PathBuf {
+        self.run_dir.join("tokens.sock")
+    }
+
     /// A node by name.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&NodeConfig> {
@@ -205,9 +215,11 @@ pub(crate) fn resolve(path: &Path, file: raw::File) -> Result<Config, String> {
     let state_dir = absolute("state_dir", file.state_dir.as_deref(), "/var/lib/muster")?;
     let run_dir = absolute("run_dir", file.run_dir.as_deref(), "/run/muster")?;
     let nodes = nodes(&file.node)?;
+    let addresses = addresses(&file.node)?;
     let partitions = partitions(&file.partition, &nodes)?;
     let topology = crate::topology::resolve(&file.switch, &file.block, &nodes)?;
     let tls = tls(&file.security)?;
+    let listen = agent_listen(&file, &tls)?;
     let history_default = format!("sqlite://{}/history.db", state_dir.display());
     Ok(Config {
         path: path.to_owned(),
@@ -216,12 +228,13 @@ pub(crate) fn resolve(path: &Path, file: raw::File) -> Result<Config, String> {
         scheduler: scheduler(&file.scheduler)?,
         priority: priority(&file.priority)?,
         history: history(file.history.url, history_default)?,
-        agent: agent(&file.agent)?,
+        agent: agent(&file.agent, listen)?,
         licenses: file.licenses.into_iter().map(|(name, n)| (name.into(), n)).collect(),
         cluster: file.cluster,
         state_dir,
         run_dir,
         nodes,
+        addresses,
         partitions,
         topology,
     })
@@ -235,13 +248,8 @@ fn controller(
 ) -> Result<Controller, String> {
     let default = run_dir.join("controller.sock");
     let socket = absolute("controller.socket", raw.socket.as_deref(), &default.to_string_lossy())?;
-    let listen = match &raw.listen {
-        None => None,
-        Some(text) => {
-            let fault = || format!("controller.listen = {text:?}: use ADDRESS:PORT");
-            Some(text.to_socket_addrs().ok().and_then(|mut a| a.next()).ok_or_else(fault)?)
-        }
-    };
+    let listen = raw.listen.as_deref().map(|text| socket_address("controller.listen", text));
+    let listen = listen.transpose()?;
     if listen.is_some() && (tls.cert.is_none() || security.cluster_key.is_none()) {
         return Err("controller.listen needs security.tls_cert, tls_key and cluster_key".into());
     }
@@ -250,6 +258,44 @@ fn controller(
         port.ok_or_else(|| format!("controller.address = {address:?}: use HOST:PORT"))?;
     }
     Ok(Controller { socket, listen, address: raw.address.clone() })
+}
+
+fn socket_address(key: &str, text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.ok_or_else(|| format!("{key} = {text:?}: use ADDRESS:PORT"))
+}
+
+/// Where an agent listens when the file does not say.
+const AGENT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 6818);
+
+/// In a cluster of several hosts agents listen, wherever they have what it takes.
+fn agent_listen(file: &raw::File, tls: &Tls) -> Result<Option<SocketAddr>, String> {
+    let able = tls.cert.is_some() && file.security.cluster_key.is_some();
+    match file.agent.listen.as_deref() {
+        Some("none") => Ok(None),
+        Some(_) if !able => {
+            Err("agent.listen needs security.tls_cert, tls_key and cluster_key".into())
+        }
+        Some(text) => socket_address("agent.listen", text).map(Some),
+        None => Ok((able && file.controller.address.is_some()).then_some(AGENT_LISTEN)),
+    }
+}
+
+/// The addresses of nodes: a hostlist as long as that of their names.
+fn addresses(raw: &[raw::Node]) -> Result<BTreeMap<String, String>, String> {
+    let mut out = BTreeMap::new();
+    for node in raw {
+        let Some(text) = &node.address else { continue };
+        let fault = |fault: String| format!("node {:?}: address {text:?}: {fault}", node.name);
+        let all = Hostlist::parse(text).map_err(|f| fault(f.to_string()))?.0;
+        let names = Hostlist::parse(&node.name).map_err(|f| fault(f.to_string()))?.0;
+        if all.len() != names.len() {
+            return Err(fault(format!("{} for {} nodes", all.len(), names.len())));
+        }
+        out.extend(names.into_iter().zip(all));
+    }
+    Ok(out)
 }
 
 fn tls(raw: &raw::Security) -> Result<Tls, String> {
@@ -346,7 +392,7 @@ fn history(url: Option<String>, default: String) -> Result<History, String> {
     }
 }
 
-fn agent(raw: &raw::Agent) -> Result<Agent, String> {
+fn agent(raw: &raw::Agent, listen: Option<SocketAddr>) -> Result<Agent, String> {
     let cgroup = match raw.cgroup.as_deref().unwrap_or("auto") {
         "auto" => CgroupMode::Auto,
         "v2" => CgroupMode::V2,
@@ -381,6 +427,7 @@ fn agent(raw: &raw::Agent) -> Result<Agent, String> {
             "uuid" => GpuNumbering::Uuid,
             other => return Err(format!("agent.gpu_numbering = {other:?}: use index or uuid")),
         },
+        listen,
     })
 }
 

@@ -232,3 +232,37 @@ fn a_topology_that_is_none_is_refused_by_name() {
     check("rails = 8", "rail = 8", "did you mean \"rails\"?");
     check("nodes = \"n[3-4]\"", "nodes = \"n[3-\"", "switch \"leaf2\": invalid hostlist");
 }
+
+const FAR: &str = r#"
+[controller]
+address = "head:6817"
+[security]
+cluster_key = "/etc/key"
+tls_cert = "/etc/cert"
+tls_key = "/etc/key.pem"
+"#;
+
+#[test]
+fn agents_listen_where_a_cluster_has_several_hosts() {
+    let listen = |more: &str| read(&format!("{SMALL}{more}")).unwrap().agent.listen;
+    assert_eq!(listen(""), None);
+    assert_eq!(listen(FAR).unwrap().port(), 6818);
+    assert_eq!(listen(&format!("{FAR}[agent]\nlisten = \"none\"\n")), None);
+    let chosen = listen(&format!("{FAR}[agent]\nlisten = \"127.0.0.1:7000\"\n"));
+    assert_eq!(chosen.unwrap().to_string(), "127.0.0.1:7000");
+    let said = read(&format!("{SMALL}[agent]\nlisten = \"127.0.0.1:7000\"\n")).unwrap_err();
+    assert!(said.contains("agent.listen needs security.tls_cert"), "{said}");
+}
+
+#[test]
+fn nodes_may_have_addresses_that_are_not_their_names() {
+    let named = |address: &str| {
+        let cpus = format!("address = \"{address}\"\ncpus = 64");
+        read(&SMALL.replacen("cpus = 64", &cpus, 1))
+    };
+    let config = named("10.0.0.[11-14]").unwrap();
+    assert_eq!(config.addresses["n3"], "10.0.0.13");
+    assert!(!config.addresses.contains_key("login"));
+    let said = named("10.0.0.[11-12]").unwrap_err();
+    assert!(said.contains("2 for 4 nodes"), "{said}");
+}

@@ -172,13 +172,6 @@ struct FakeAgent {
 
 impl FakeAgent {
     async fn connect(world: &World, node: &str, token: Option<String>) -> Result<Self, Status> {
-        let (say, said) = mpsc::channel(16);
-        let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(said));
-        if let Some(token) = token {
-            let value = format!("Bearer {token}").parse().unwrap();
-            request.metadata_mut().insert("authorization", value);
-        }
-        let hear = AgentsClient::new(world.local().await).session(request).await?.into_inner();
         let inventory = agent::Inventory {
             cpus: 4,
             memory_mib: 4096,
@@ -192,6 +185,21 @@ impl FakeAgent {
             measured: true,
             ..Default::default()
         };
+        FakeAgent::greet(world, hello, token).await
+    }
+
+    async fn greet(
+        world: &World,
+        hello: agent::Hello,
+        token: Option<String>,
+    ) -> Result<Self, Status> {
+        let (say, said) = mpsc::channel(16);
+        let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(said));
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        let hear = AgentsClient::new(world.local().await).session(request).await?.into_inner();
         let agent = FakeAgent { say, hear };
         agent.tell(agent::agent_message::Kind::Hello(hello)).await;
         Ok(agent)
@@ -474,4 +482,71 @@ async fn listings_are_filtered_and_show_an_array_as_one_line() {
     };
     let refused = QueryClient::new(world.local().await).list_jobs(unknown).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn ten_thousand_steps_of_a_job_are_heard_and_commit_nothing() {
+    let world = World::new().await;
+    let mut agent = FakeAgent::connect(&world, "n1", agent_token("n1", KEY)).await.unwrap();
+    let request = submission("steps", |_| ());
+    let job = JobsClient::new(world.local().await).submit(request).await.unwrap().into_inner().job;
+    let launch = loop {
+        let slice = agent.wish().await.unwrap();
+        if slice.want == agent::Want::Run as i32 {
+            break slice;
+        }
+    };
+    let started_at = muster_controller::now().0;
+    let running = agent::Running { started_at, suspended: false };
+    agent.report(&launch, agent::slice_report::Phase::Running(running)).await;
+    world.until(job, v1::JobState::Running).await;
+    let commits = || {
+        let stats = world.controller.engine.stats();
+        stats.commits.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let before = commits();
+    let (id, attempt) = (muster_model::JobId(job), launch.attempt);
+    let step = |step| v1::Step { job, attempt, step, ..Default::default() };
+    for hundred in 0..100 {
+        let steps = (hundred * 100..hundred * 100 + 100).map(step).collect();
+        agent.tell(agent::agent_message::Kind::Steps(agent::StepsTold { steps })).await;
+    }
+    let heard = || world.controller.steps.of(id, attempt).last().map(|last| last.step);
+    while heard() != Some(9_999) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(commits() - before, 0);
+}
+
+/// A gang's first node is told where the agents of all of them are, and queries show it.
+#[tokio::test]
+async fn agents_that_serve_other_hosts_are_named_in_launches_and_queries() {
+    let world = World::new().await;
+    let hello = |node: &str, port| agent::Hello {
+        node: node.into(),
+        inventory: Some(agent::Inventory {
+            cpus: 4,
+            memory_mib: 4096,
+            address: format!("host-of-{node}"),
+            ..Default::default()
+        }),
+        port,
+        ..Default::default()
+    };
+    let (one, two) = (agent_token("n1", KEY), agent_token("n2", KEY));
+    let mut n1 = FakeAgent::greet(&world, hello("n1", 6818), one).await.unwrap();
+    let mut n2 = FakeAgent::greet(&world, hello("n2", 0), two).await.unwrap();
+    let request = submission("gang", |spec| {
+        let request = spec.request.get_or_insert_default();
+        (request.min_nodes, request.max_nodes, request.tasks) = (2, Some(2), 2);
+    });
+    JobsClient::new(world.local().await).submit(request).await.unwrap();
+    let launch = n1.wish().await.unwrap().launch.expect("a launch");
+    assert!(n2.wish().await.unwrap().launch.expect("a launch").shares.is_empty());
+    let places: Vec<_> = launch.shares.iter().map(|s| (&*s.node, &*s.address)).collect();
+    assert_eq!(places, [("n1", "host-of-n1:6818"), ("n2", "")], "n2 serves its own host alone");
+    let pages = QueryClient::new(world.local().await).list_nodes(v1::ListNodesRequest::default());
+    let nodes = pages.await.unwrap().into_inner().next().await.unwrap().unwrap().nodes;
+    let shown: Vec<_> = nodes.iter().map(|n| (&*n.address, n.port)).collect();
+    assert_eq!(shown, [("host-of-n1", 6818), ("host-of-n2", 0)]);
 }

@@ -16,6 +16,12 @@ const TWICE: Duration = Duration::from_secs(1);
 /// Beyond the tasks' grace, until srun stops waiting for a node.
 const SLACK: Duration = Duration::from_secs(75);
 
+/// SIGTERM now, SIGKILL when the grace is over.
+pub(super) fn terminate(grace: Duration) -> TaskSignal {
+    let kill_after_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+    TaskSignal { terminate: true, kill_after_ms, signal: 15, ..TaskSignal::default() }
+}
+
 impl Course {
     pub(super) async fn terminate(&mut self, grace: Duration) {
         if !std::mem::replace(&mut self.terminating, true) {
@@ -24,10 +30,7 @@ impl Course {
                 "Job step aborted: Waiting up to {seconds} seconds for job step to finish."
             ));
         }
-        let kill_after_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        let signal =
-            TaskSignal { terminate: true, kill_after_ms, signal: 15, ..TaskSignal::default() };
-        self.ask_all(&Ask::Signal(signal)).await;
+        self.ask_all(&Ask::Signal(terminate(grace))).await;
         self.give_up_at = self.give_up_at.or(Some(Instant::now() + grace + SLACK));
     }
 
@@ -65,10 +68,6 @@ impl Course {
             self.say(&format!("sending Ctrl-C to StepId={}", self.id()));
             let signal = nix::libc::SIGINT;
             self.ask_all(&Ask::Signal(TaskSignal { signal, ..TaskSignal::default() })).await;
-            self.say(&format!(
-                "Job step aborted: Waiting up to {} seconds for job step to finish.",
-                self.kill_wait.as_secs() + 2
-            ));
             self.cancelled = true;
             self.terminate(self.kill_wait).await;
             return;

@@ -66,11 +66,31 @@ impl Course {
             return;
         }
         let taken = open.map(|n| n.stdin_taken).min().unwrap_or(0);
+        let mut from = self.stdin_kept_from();
+        while let Some(first) = self.stdin_kept.front().filter(|c| from + c.len() as u64 <= taken) {
+            from += first.len() as u64;
+            self.stdin_kept.pop_front();
+        }
         if self.stdin_sent.saturating_sub(taken) < STDIN_WINDOW
             && let Some(permit) = &self.input
         {
             self.reading = permit.send(()).is_ok();
         }
+    }
+
+    /// Offset of the first byte that is kept.
+    fn stdin_kept_from(&self) -> u64 {
+        self.stdin_sent - self.stdin_kept.iter().map(|chunk| chunk.len() as u64).sum::<u64>()
+    }
+
+    /// What a node that comes back may have missed; `None`: nothing.
+    pub(super) fn stdin_again(&self) -> Option<Stdin> {
+        let data: Vec<u8> = self.stdin_kept.iter().flatten().copied().collect();
+        (!data.is_empty() || self.stdin_end).then(|| Stdin {
+            offset: self.stdin_kept_from(),
+            data: data.into(),
+            end: self.stdin_end,
+        })
     }
 
     pub(super) async fn feed(&mut self, data: Option<Bytes>) {
@@ -79,6 +99,9 @@ impl Course {
         let data = data.unwrap_or_default();
         let input = Stdin { offset: self.stdin_sent, data: data.clone(), end };
         self.stdin_sent += data.len() as u64;
+        if !data.is_empty() {
+            self.stdin_kept.push_back(data);
+        }
         self.stdin_end |= end;
         for at in 0..self.nodes.len() {
             if !self.nodes[at].stdin_closed && !self.nodes[at].over {

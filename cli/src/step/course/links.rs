@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::end::terminate;
 use super::order::order;
 use super::{Course, Event, Node, Progress, QUEUE};
 use crate::exit;
@@ -38,10 +39,11 @@ impl Course {
                 true => part.tasks.iter().map(|t| program(&programs[*t as usize])).collect(),
             };
             let order = order(&wish, grant, part, programs, environment.clone());
-            let ask = self.dial(at, &part.node, Ask::Start(order));
+            let ask = self.dial(at, &part.node, vec![Ask::Start(order.clone())]);
             self.nodes.push(Node {
                 part: part.clone(),
                 ask,
+                order: Some(Box::new(order)),
                 over: false,
                 stdin_taken: 0,
                 stdin_closed: false,
@@ -56,13 +58,15 @@ impl Course {
         }
     }
 
-    /// Opens a stream to a node, with this first message.
-    fn dial(&self, at: usize, node: &str, first: Ask) -> mpsc::Sender<StepInput> {
+    /// Opens a stream to a node, with these first messages.
+    fn dial(&self, at: usize, node: &str, first: Vec<Ask>) -> mpsc::Sender<StepInput> {
         let (ask, asked) = mpsc::channel(QUEUE);
-        ask.try_send(StepInput { kind: Some(first) }).expect("a new queue has room");
+        for kind in first {
+            ask.try_send(StepInput { kind: Some(kind) }).expect("a new queue has room for some");
+        }
         let (agents, events, node) = (self.agents.clone(), self.events.clone(), node.to_owned());
         tokio::spawn(async move {
-            let opened = match agents.of(&node) {
+            let opened = match agents.of(&node).await {
                 Ok(mut client) => client.run(ReceiverStream::new(asked)).await,
                 Err(fault) => Err(Status::not_found(fault.to_string())),
             };
@@ -104,7 +108,9 @@ impl Course {
         }
         let now = Instant::now();
         let since = *self.nodes[at].away_since.get_or_insert(now);
+        let node = self.nodes[at].part.node.clone();
         if is_passing(status) && now - since < PATIENCE {
+            self.agents.doubt(&node);
             let events = self.events.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(PAUSE).await;
@@ -112,34 +118,46 @@ impl Course {
             });
             return;
         }
-        let node = self.nodes[at].part.node.clone();
-        let text = match status.code() {
-            tonic::Code::Unavailable => format!("Node failure on {node}"),
-            _ => format!("{node}: {}", status.message()),
+        let text = match is_passing(status) {
+            true => format!("Node failure on {node}"),
+            false => format!("{node}: {}", status.message()),
         };
         exit::error("srun", &text);
         self.lose(at).await;
     }
 
+    /// Comes back to a node: with all that it may have missed.
     pub(super) async fn resume(&mut self, at: usize) {
         if self.nodes[at].over {
             return;
         }
+        let mut first = match &self.nodes[at].order {
+            // Nothing was heard of it: it may not have had its order. One that has it goes on.
+            Some(order) => vec![Ask::Start((**order).clone())],
+            None => vec![Ask::Attach(self.attachment(at))],
+        };
+        first.extend(self.stdin_again().filter(|_| !self.nodes[at].stdin_closed).map(Ask::Stdin));
+        if self.terminating {
+            first.push(Ask::Signal(terminate(self.kill_wait)));
+        }
+        let node = self.nodes[at].part.node.clone();
+        self.nodes[at].ask = self.dial(at, &node, first);
+        for ask in self.exchange.again(at) {
+            self.ask(at, ask).await;
+        }
+    }
+
+    fn attachment(&self, at: usize) -> AttachStep {
         let of_node = self.progress.iter().filter(|(of, _)| of.node == at);
         let taken = of_node
             .map(|(of, p)| Taken { task: of.task, stream: of.stream, offset: p.written })
             .collect();
-        let attach = AttachStep {
+        AttachStep {
             job: self.grant.job,
             step: self.grant.step,
             resume: true,
             taken,
             stdin_sent: self.stdin_sent,
-        };
-        let node = self.nodes[at].part.node.clone();
-        self.nodes[at].ask = self.dial(at, &node, Ask::Attach(attach));
-        for ask in self.exchange.again(at) {
-            self.ask(at, ask).await;
         }
     }
 
@@ -152,7 +170,7 @@ impl Course {
                 progress.end = true;
             }
         }
-        if !self.wish.no_kill {
+        if !self.wish.no_kill && !self.terminating {
             self.terminate(self.kill_wait).await;
         }
         self.no_more_from(at).await;

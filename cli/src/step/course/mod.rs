@@ -12,7 +12,7 @@ mod links;
 mod order;
 mod output;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +20,8 @@ use muster_proto::v1::step_input::Kind as Ask;
 use muster_proto::v1::step_news::Kind as News;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{
-    CloseStepRequest, ExitStatus, NodePart, Over, StepGrant, StepInput, StepNews, StepOutput,
-    TaskExit, TaskSignal,
+    CloseStepRequest, ExitStatus, NodePart, Over, StartStep, StepGrant, StepInput, StepNews,
+    StepOutput, TaskExit, TaskSignal,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -58,6 +58,8 @@ pub(in crate::step) enum Event {
 struct Node {
     part: NodePart,
     ask: mpsc::Sender<StepInput>,
+    /// What it is to run, until it is heard that it does.
+    order: Option<Box<StartStep>>,
     /// The node has said that no task is left there.
     over: bool,
     stdin_taken: u64,
@@ -100,6 +102,9 @@ pub(in crate::step) struct Course {
     interrupted_at: Option<Instant>,
     stdin_sent: u64,
     stdin_end: bool,
+    /// What was sent and not every node has taken: said again to a node that comes back. Bounded by
+    /// the window.
+    stdin_kept: VecDeque<Bytes>,
     /// Permission for the reader to read once more.
     input: Option<std::sync::mpsc::Sender<()>>,
     reading: bool,
@@ -136,6 +141,7 @@ impl Course {
             interrupted_at: None,
             stdin_sent: 0,
             stdin_end: false,
+            stdin_kept: VecDeque::new(),
             input: None,
             reading: false,
         }
@@ -189,6 +195,7 @@ impl Course {
 
     async fn said(&mut self, at: usize, message: StepOutput) {
         self.nodes[at].away_since = None;
+        self.nodes[at].order = None;
         match message.kind {
             Some(Said::Started(started)) if self.wish.verbose => {
                 let node = &self.nodes[at].part.node;

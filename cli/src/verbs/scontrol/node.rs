@@ -32,9 +32,10 @@ pub(super) fn show(node: &Node, manner: Manner, here: &Surroundings) -> String {
     }
     lines.extend([
         format!(
-            "NodeAddr={} NodeHostName={} Version={}",
+            "NodeAddr={} NodeHostName={} {}Version={}",
             or(&node.address, &node.name),
             or(&node.hostname, &node.name),
+            if node.port == 0 { String::new() } else { format!("Port={} ", node.port) },
             or_null(&node.version)
         ),
         format!("OS={}", or_null(&node.os)),

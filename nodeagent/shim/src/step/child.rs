@@ -43,6 +43,8 @@ pub(super) struct Common<'a> {
     pub(super) start: &'a StartStep,
     pub(super) group: Option<&'a Group>,
     pub(super) environment: Vec<Vec<u8>>,
+    /// The user's, looked up once for all tasks; none: each looks, and says what is wrong.
+    pub(super) groups: Option<identity::Groups>,
 }
 
 /// A task that was started, and this end of its files.
@@ -171,8 +173,9 @@ fn become_task(
     {
         notes.push(format!("cannot bind to CPUs {}: {e}", cpus::mask(&cpus)));
     }
-    identity::become_user(common.order.user.as_ref().unwrap_or(&User::default()), None)
-        .map_err(|r| Refusal::of(1, r.text))?;
+    let nobody = User::default();
+    let user = common.order.user.as_ref().unwrap_or(&nobody);
+    identity::become_user(user, common.groups.as_ref()).map_err(|r| Refusal::of(1, r.text))?;
     if let Err(e) = chdir(start.workdir.as_str()) {
         notes.push(lines::no_workdir(&start.workdir, &e.into()));
         chdir(LAST_RESORT).map_err(|e| Refusal::of(1, format!("{LAST_RESORT}: {}", e.desc())))?;

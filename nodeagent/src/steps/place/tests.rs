@@ -15,7 +15,7 @@ fn shares(text: &str) -> Vec<Share> {
             .then(|| GresMask { kind, mask: (1 << gpus) - 1, count: gpus })
             .into_iter()
             .collect();
-        Share { node, cpus: (0..cpus).collect(), memory_mib: 1000, gres }
+        Share { node, cpus: (0..cpus).collect(), memory_mib: 1000, gres, ..Share::default() }
     };
     text.split(' ').map(share).collect()
 }

@@ -127,6 +127,7 @@ fn shares(facts: &Facts<'_>) -> Vec<shim::NodeShare> {
         cpus: slice.cpus.to_string(),
         memory_mib: slice.memory_mib,
         gres: slice.gres.iter().map(values::mask_out).collect(),
+        address: String::new(),
     };
     facts.slices.iter().map(share).collect()
 }

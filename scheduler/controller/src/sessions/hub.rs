@@ -29,6 +29,8 @@ struct Seat {
     load: f32,
     memory_free_mib: u64,
     agent_started_at: i64,
+    /// Where its agent serves steps to other hosts; 0: nowhere.
+    port: u32,
     /// What its GPUs did when they were last looked at.
     gpus: Vec<agent::GpuReading>,
     /// Slices that the agent still has and the state has let go of (the node was given up and came
@@ -65,13 +67,14 @@ impl Hub {
     pub fn open(
         &self,
         node: NodeId,
-        agent_started_at: i64,
+        (agent_started_at, port): (i64, u32),
         listed: BTreeSet<SliceId>,
     ) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let mut seats = self.seats.lock().expect("nobody panics with the seats locked");
         let seat = seats.entry(node).or_default();
         seat.agent_started_at = agent_started_at;
+        seat.port = port;
         seat.last_seen = Some(Instant::now());
         seat.leftovers = listed;
         if let Some(old) = seat.outbox.replace(outbox.clone()) {
@@ -185,7 +188,15 @@ impl Hub {
             memory_free_mib: seat.memory_free_mib,
             agent_started_at: seat.agent_started_at,
             last_busy_at: 0,
+            port: seat.port,
         }
+    }
+
+    /// The port on which the node's agent serves steps to other hosts; 0: not known, or none.
+    #[must_use]
+    pub fn port(&self, node: NodeId) -> u32 {
+        let seats = self.seats.lock().expect("nobody panics with the seats locked");
+        seats.get(&node).map_or(0, |seat| seat.port)
     }
 
     /// Nodes with a session.
@@ -247,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn wishes_about_one_slice_are_told_once() {
         let hub = Hub::default();
-        let outbox = hub.open(NodeId(1), 5, BTreeSet::new());
+        let outbox = hub.open(NodeId(1), (5, 0), BTreeSet::new());
         for _ in 0..3 {
             hub.desire(NodeId(1), JobId(7), Attempt(1));
         }
@@ -259,8 +270,8 @@ mod tests {
     #[tokio::test]
     async fn a_second_session_of_a_node_ends_the_first() {
         let hub = Hub::default();
-        let first = hub.open(NodeId(1), 5, BTreeSet::new());
-        let second = hub.open(NodeId(1), 6, BTreeSet::new());
+        let first = hub.open(NodeId(1), (5, 0), BTreeSet::new());
+        let second = hub.open(NodeId(1), (6, 0), BTreeSet::new());
         assert!(first.take().await.closed);
         hub.close(NodeId(1), &first);
         hub.desire(NodeId(1), JobId(7), Attempt(1));
@@ -273,7 +284,7 @@ mod tests {
     fn a_node_is_clear_when_its_last_leftover_is() {
         let hub = Hub::default();
         let (old, known) = ((JobId(1), Attempt(1)), (JobId(2), Attempt(1)));
-        let _outbox = hub.open(NodeId(1), 0, [old, known].into());
+        let _outbox = hub.open(NodeId(1), (0, 0), [old, known].into());
         assert!(!hub.is_clear(NodeId(1)), "what it has is not compared yet");
         hub.has_leftovers(NodeId(1), [old].into());
         assert!(!hub.cleared(NodeId(1), known));
@@ -285,7 +296,7 @@ mod tests {
     #[test]
     fn signals_that_nobody_takes_are_bounded() {
         let hub = Hub::default();
-        let _outbox = hub.open(NodeId(1), 0, BTreeSet::new());
+        let _outbox = hub.open(NodeId(1), (0, 0), BTreeSet::new());
         let taken = (0..2000).filter(|_| hub.signal(NodeId(1), agent::Signal::default())).count();
         assert_eq!(taken, SIGNALS_WAITING);
     }

@@ -103,11 +103,13 @@ impl Session {
         let inventory = hello.inventory.clone().unwrap_or_default();
         let inventory =
             inventory_in(&inventory, &hello.version).map_err(|bad| status::invalid(&bad))?;
+        // Before the state has it up: whoever looks for the silent must not see the old silence.
+        controller.hub.heard(node, None);
         let command = Command::Register { node, inventory: Box::new(inventory) };
         controller.engine.tell(command).await?;
         // The seat comes before the look at the state: what changes in between is told again.
         let has: BTreeSet<SliceId> = hello.slices.iter().map(slice_id).collect();
-        let outbox = controller.hub.open(node, hello.agent_started_at, has.clone());
+        let outbox = controller.hub.open(node, (hello.agent_started_at, hello.port), has.clone());
         // It may have been passed over while it did not answer.
         controller.opinions.wake();
         let over = hello.slices.iter().filter(|r| is_final(r)).map(slice_id).collect();
@@ -345,7 +347,8 @@ impl Session {
         };
         let account = controller.users.find(source.spec.user.uid.0).await;
         let config = controller.config();
-        let launch = source.launch(wanted, &config, &account, blobs);
+        let mut launch = source.launch(wanted, &config, &account, blobs);
+        source.place(&mut launch, |node| controller.hub.port(node));
         let credential = match controller.auth.key() {
             None => String::new(),
             Some(key) => key.sign_launch(&launch, now_seconds()).map_err(|fault| {

@@ -44,6 +44,8 @@ pub struct Source {
     end_at: Option<Timestamp>,
     /// In rank order.
     slices: Vec<(Box<str>, Slice)>,
+    /// Addresses of their nodes.
+    addresses: Vec<Box<str>>,
     /// The rank of the node it is for.
     index: usize,
     /// The further components of a heterogeneous job, where this runs its script.
@@ -83,6 +85,10 @@ fn source_at(state: &State, job: &Job, index: usize) -> Option<Source> {
         let array = state.arrays.get(&id)?;
         Some(ArrayFacts::new(id, task, &array.full))
     });
+    let address = |slice: &Slice| {
+        let inventory = state.node(slice.node).and_then(|node| node.inventory.as_deref());
+        inventory.map_or_else(Default::default, |found| found.address.clone())
+    };
     let named = |slice: &Slice| (node_name(state, slice.node).into(), slice.clone());
     Some(Source {
         spec: job.spec.clone(),
@@ -92,6 +98,7 @@ fn source_at(state: &State, job: &Job, index: usize) -> Option<Source> {
         allocated_at: held.allocated_at,
         end_at: held.end_at,
         slices: held.placement.slices.iter().map(named).collect(),
+        addresses: held.placement.slices.iter().map(address).collect(),
         index,
         mates: Vec::new(),
     })
@@ -145,6 +152,21 @@ impl Source {
             account,
             kill_wait_seconds: config.scheduler.kill_wait_seconds,
             unkillable_seconds: config.scheduler.unkillable_seconds,
+        }
+    }
+}
+
+impl Source {
+    /// Writes into the first node's launch where the agents of all of them are, as far as they
+    /// serve other hosts.
+    pub fn place(&self, launch: &mut shim::Launch, port: impl Fn(NodeId) -> u32) {
+        for (share, ((_, slice), address)) in
+            launch.shares.iter_mut().zip(self.slices.iter().zip(&self.addresses))
+        {
+            let port = port(slice.node);
+            if port > 0 && !address.is_empty() {
+                share.address = muster_proto::host_port(address, port);
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Live {
     pub memory_free_mib: u64,
     pub agent_started_at: i64,
     pub last_busy_at: i64,
+    /// Of its agent, for commands on other hosts; 0: none.
+    pub port: u32,
 }
 
 /// One node. Who set its mark is left as a uid: the caller names it.
@@ -70,6 +72,7 @@ pub fn node(state: &State, node: &Node, live: Live) -> v1::Node {
             .map_or_else(String::new, |r| r.name.to_string()),
         maintenance: maintenance.is_some(),
         gres_drained: gres_drained(node),
+        port: live.port,
     }
 }
 

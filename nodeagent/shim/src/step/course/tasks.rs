@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 
 use super::Course;
+use crate::identity::Groups;
 use crate::step::child::{self, Common};
 use crate::step::streams::{Stream, window};
 use crate::step::variables;
@@ -33,6 +34,7 @@ impl Course<'_> {
             order: &order,
             start: &start,
             group: group.as_ref(),
+            groups: order.user.as_ref().and_then(|user| Groups::look_up(user).ok()),
         };
         let mut started = TasksStarted::default();
         for (local, rank) in part.tasks.iter().copied().enumerate() {
