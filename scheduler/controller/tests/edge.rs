@@ -545,8 +545,9 @@ async fn agents_that_serve_other_hosts_are_named_in_launches_and_queries() {
     assert!(n2.wish().await.unwrap().launch.expect("a launch").shares.is_empty());
     let places: Vec<_> = launch.shares.iter().map(|s| (&*s.node, &*s.address)).collect();
     assert_eq!(places, [("n1", "host-of-n1:6818"), ("n2", "")], "n2 serves its own host alone");
-    let pages = QueryClient::new(world.local().await).list_nodes(v1::ListNodesRequest::default());
-    let nodes = pages.await.unwrap().into_inner().next().await.unwrap().unwrap().nodes;
+    let mut query = QueryClient::new(world.local().await);
+    let pages = query.list_nodes(v1::ListNodesRequest::default()).await;
+    let nodes = pages.unwrap().into_inner().next().await.unwrap().unwrap().nodes;
     let shown: Vec<_> = nodes.iter().map(|n| (&*n.address, n.port)).collect();
     assert_eq!(shown, [("host-of-n1", 6818), ("host-of-n2", 0)]);
 }
