@@ -51,7 +51,7 @@ impl Lab {
         }
         lab.daemon("login", &["tokens"]);
         let idle = || lab.run("login", &["sinfo", "-h", "-o", "%T %D"]).out;
-        wait_or("three idle nodes", &idle, || idle() == "idle 3\n");
+        wait_or("three idle nodes", idle, || idle() == "idle 3\n");
         Some(lab)
     }
 

@@ -106,11 +106,11 @@ impl Group {
 
     /// The group as found on disk, in whichever hierarchies it is.
     pub(crate) fn open(all: &Hierarchies, name: &str) -> Result<Option<Self>, Error> {
-        Ok(Self::within(all, name, &everywhere())?.as_found())
+        Ok(Self::within(all, name, &everywhere())?.if_there())
     }
 
     /// What of it is on disk; none: nothing is.
-    pub(crate) fn as_found(mut self) -> Option<Self> {
+    pub(crate) fn if_there(mut self) -> Option<Self> {
         let gone = |dir: &PathBuf| !dir.is_dir();
         for part in [&mut self.cpuset, &mut self.pids, &mut self.devices] {
             if part.as_ref().is_some_and(gone) {

@@ -41,7 +41,7 @@ impl Group {
         outer: &Group,
         name: &str,
     ) -> Result<Option<Group>, Error> {
-        Ok(Self::inside(all, outer, name, &everywhere())?.as_found())
+        Ok(Self::inside(all, outer, name, &everywhere())?.if_there())
     }
 
     /// The paths of a group inside another. It counts whatever is counted there, and is held to what

@@ -79,7 +79,7 @@ fn nodes_are_chosen_by_name_by_exclusion_and_by_place() {
     check("n1:4 n2:4 n3:4", |s| s.nodes = vec!["n3".into(), "n2".into()], "n2=0/0-3 n3=1/0-3");
     check("n1:4 n2:4 n3:4", |s| s.excluded = vec!["n1".into()], "n2=0/0-3 n3=1/0-3");
     check("n1:4 n2:4 n3:4", |s| (s.relative, s.tasks) = (Some(1), 1), "n2=0/0-3");
-    check("n1:4", |s| s.nodes = vec!["n9".into()], NODE_NAME);
+    check("n1:4", |s| s.nodes = vec!["n9".into()], NODE_CONFIG);
     check("n1:4", |s| s.relative = Some(1), NODE_COUNT);
     check("n1:4 n2:4", |s| (s.min_nodes, s.tasks) = (3, 3), NODE_COUNT);
 }

@@ -59,9 +59,9 @@ fn submit(state: &mut State, number: u8, nodes: u32, gpus: u64) {
     let mut spec = JobSpec::plain(user, Arc::new(request));
     spec.time_limit = Some(TimeLimit::Limited(Seconds(600 + 60 * u32::from(number))));
     spec.comment = "SECRET comment".into();
+    spec.args = vec!["--token=SECRET".into()].into();
+    spec.submit_line = "sbatch SECRET.sh".into();
     spec.launch = Arc::new(LaunchSpec {
-        args: vec!["--token=SECRET".into()],
-        submit_line: "sbatch SECRET.sh".into(),
         workdir: "/home/SECRET".into(),
         extras: vec![("export".into(), "KEY=SECRET".into())],
         ..LaunchSpec::default()
@@ -70,7 +70,8 @@ fn submit(state: &mut State, number: u8, nodes: u32, gpus: u64) {
         spec.licenses = vec![("solver".into(), 1)];
     }
     let actor = Actor { uid: spec.user.uid, role: Role::User };
-    let submit = Submit { actor, groups: Vec::new(), request_id: [number; 16], spec };
+    let (groups, components) = (Vec::new(), Vec::new());
+    let submit = Submit { actor, groups, request_id: [number; 16], spec, components };
     wish(state, &Command::Submit(Box::new(submit)));
 }
 
