@@ -239,7 +239,7 @@ fn a_program_that_dies_of_its_gpu_counts_as_hit_by_it() {
             w.exit(3, 1);
             w.pass();
         },
-        &["1 runs on n1", "3 launches on n2"],
+        &["1 runs on n1", "2 ended Failed(3)", "3 launches on n2"],
     );
 }
 
