@@ -37,6 +37,12 @@ pub fn say(program: &str, text: &str) {
     }
 }
 
+/// A line of somebody else's on stderr, as it is.
+pub fn note(text: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Writes to stdout; a reader that has gone away (`| head`) is no fault.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();

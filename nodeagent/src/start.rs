@@ -394,6 +394,7 @@ fn edge(
         cgroup_parent: parent,
         binding,
         pmix_library: config.agent.pmix_library.clone(),
+        topology: config.topology.address(&options.node),
         launcher,
         key,
         uid,

@@ -55,7 +55,8 @@ fn jobs_get_gpus_that_hang_together() {
         &never,
         "it needs 2 GPUs joined by NVLink on a node and at most 1 are on any",
     );
-    refused(&cluster, &["--nvlink=maybe"], "--nvlink");
+    let said = cluster.run(&["sbatch", "--nvlink=maybe", "--wrap=true"]);
+    assert!(said.code == 255 && said.err.contains("Invalid --nvlink"), "{said:?}");
 }
 
 #[test]

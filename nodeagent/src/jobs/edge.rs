@@ -83,6 +83,8 @@ pub struct Edge {
     pub binding: Binding,
     /// What hosts PMIx for steps: a file, or a name for the dynamic linker.
     pub pmix_library: String,
+    /// Where the node is in the network, and what each part of that is.
+    pub topology: (String, String),
     pub launcher: Launcher,
     /// `None`: a cluster of one host, where the socket's peer vouches.
     pub key: Option<ClusterKey>,

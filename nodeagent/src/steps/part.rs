@@ -205,6 +205,8 @@ fn launch(
         limits: room.then(|| edge.limits_of_step(launch, &part)),
         sample_seconds,
         pmix_library: edge.pmix_library.clone(),
+        topology_address: edge.topology.0.clone(),
+        topology_pattern: edge.topology.1.clone(),
         gpu_cpus: edge.gpus.units().iter().map(|unit| unit.gpu.cpus.to_string()).collect(),
     };
     if dir.path().exists() && !dir.is_alive() {

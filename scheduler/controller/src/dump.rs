@@ -317,6 +317,8 @@ fn plain(spec: &JobSpec) -> JobSpec {
         comment: Box::default(),
         wckey: Box::default(),
         launch: Arc::default(),
+        args: Box::default(),
+        submit_line: Box::default(),
         script_bytes: 0,
         env_bytes: 0,
         ..spec.clone()

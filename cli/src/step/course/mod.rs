@@ -237,7 +237,7 @@ impl Course {
                 self.no_more_from(at).await;
             }
             // Such a line says by itself who says it.
-            Some(Said::Note(note)) if note.contains("slurmstepd: ") => eprintln!("{note}"),
+            Some(Said::Note(note)) if note.contains("slurmstepd: ") => exit::note(&note),
             Some(Said::Note(note)) => exit::say("srun", &note),
             Some(Said::Figures(_)) | None => {}
             Some(other) => self.between(at, other).await,

@@ -56,6 +56,10 @@ fn join(numbers: impl Iterator<Item = u32>) -> String {
     numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
 }
 
+fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
+}
+
 /// What all tasks of the node share: NAME=VALUE.
 pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<Vec<u8>> {
     let part = start.part.clone().unwrap_or_default();
@@ -69,8 +73,8 @@ pub(super) fn of_node(host: &Host, order: &StepOrder, start: &StartStep) -> Vec<
     set("SLURM_NODEID", &part.index.to_string());
     set("SLURM_GTIDS", &join(part.tasks.iter().map(|rank| rank + start.first_rank)));
     set("SLURMD_NODENAME", &order.node);
-    set("SLURM_TOPOLOGY_ADDR", &order.node);
-    set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
+    set("SLURM_TOPOLOGY_ADDR", or(&order.topology_address, &order.node));
+    set("SLURM_TOPOLOGY_ADDR_PATTERN", or(&order.topology_pattern, "node"));
     set("SLURM_CPUS_ON_NODE", &cpus::list(&part.cpus).len().max(1).to_string());
     let gpus = gpus::of_step(start);
     if gpus != 0 {
