@@ -309,19 +309,31 @@ pub fn stripped(mut parts: Parts) -> Bytes {
     snapshot::encode(&parts)
 }
 
-/// What a pass looks at. Names stay: jobs of one name may wait for each other.
+/// What a pass looks at, field by field, so that nothing new gets in by itself. Names stay: jobs of
+/// one name may wait for each other.
 fn plain(spec: &JobSpec) -> JobSpec {
     let User { uid, gid, .. } = spec.user;
+    let user = User { uid, gid, name: format!("u{}", uid.0).into() };
     JobSpec {
-        user: User { uid, gid, name: format!("u{}", uid.0).into() },
-        comment: Box::default(),
-        wckey: Box::default(),
-        launch: Arc::default(),
-        args: Box::default(),
-        submit_line: Box::default(),
-        script_bytes: 0,
-        env_bytes: 0,
-        ..spec.clone()
+        name: spec.name.clone(),
+        account: spec.account.clone(),
+        qos: spec.qos.clone(),
+        partitions: spec.partitions.clone(),
+        time_limit: spec.time_limit,
+        time_min: spec.time_min,
+        begin: spec.begin,
+        deadline: spec.deadline,
+        dependency: spec.dependency.clone(),
+        kill_on_invalid_dependency: spec.kill_on_invalid_dependency,
+        array: spec.array.clone(),
+        het: spec.het,
+        held: spec.held,
+        nice: spec.nice,
+        priority: spec.priority,
+        requeue: spec.requeue,
+        licenses: spec.licenses.clone(),
+        reservation: spec.reservation.clone(),
+        ..JobSpec::plain(user, Arc::clone(&spec.request))
     }
 }
 
