@@ -11,18 +11,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nvidia_ml::file::Happening;
 
 use crate::gpus::{machines, until};
-use crate::harness::{Cluster, STRANGER, root, wait, wait_or};
-
-/// Runs a batch script and returns what it wrote.
-#[track_caller]
-fn script(cluster: &Cluster, options: &[&str], text: &str) -> String {
-    let file = cluster.script("steps.sh", &format!("#!/bin/bash\n{text}\n"));
-    let mut words = options.to_vec();
-    words.extend(["-o", "steps.out", &file]);
-    let job = cluster.submit(&words);
-    cluster.ended(job);
-    cluster.text("steps.out")
-}
+use crate::harness::{STRANGER, root, wait, wait_or};
 
 #[test]
 fn tasks_see_the_gpus_that_they_are_bound_to() {
@@ -46,7 +35,7 @@ fn tasks_see_the_gpus_that_they_are_bound_to() {
     ];
     let steps: Vec<String> =
         lines.iter().map(|(bind, _)| format!("srun -n4 {bind} {see}")).collect();
-    let out = script(&cluster, &["-n4", "--gres=gpu:4", "--mem=1G"], &steps.join("\n"));
+    let out = cluster.batch(&["-n4", "--gres=gpu:4", "--mem=1G"], &steps.join("\n"));
     let expected: Vec<&str> = lines.iter().map(|(_, expected)| *expected).collect();
     assert_eq!(out.lines().collect::<Vec<_>>(), expected);
 }
@@ -55,8 +44,7 @@ fn tasks_see_the_gpus_that_they_are_bound_to() {
 fn a_binding_given_to_the_job_holds_for_its_steps_and_a_wrong_one_is_said() {
     let (cluster, _doubles) = machines(&["dgx-h100"]);
     let options = ["-n2", "--gres=gpu:2", "--mem=1G", "--gpu-bind=map:1,0"];
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &options,
         "echo $SLURM_GPU_BIND\nsrun bash -c 'echo $SLURM_PROCID:$CUDA_VISIBLE_DEVICES' | sort\n\
          srun --gpu-bind=map:7 true; echo code $?\n\

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::lab::Lab;
-use crate::harness::{Cluster, Said, finish, finish_with, lives, wait, wait_or};
+use crate::harness::{Cluster, Said, finish, finish_with, lives, sorted, wait, wait_or};
 
 /// A cluster of two nodes, and a host without any of their sockets: a config with another folder
 /// of sockets, where only a token daemon serves.
@@ -76,12 +76,6 @@ impl Drop for Elsewhere {
         let _ = self.tokens.kill();
         let _ = self.tokens.wait();
     }
-}
-
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    lines
 }
 
 #[test]

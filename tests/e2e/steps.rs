@@ -6,30 +6,12 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Cluster, STRANGER, finish, finish_with, lives, root, wait};
-
-/// Runs a batch script and returns what it wrote.
-#[track_caller]
-fn script(cluster: &Cluster, options: &[&str], text: &str) -> String {
-    let file = cluster.script("steps.sh", &format!("#!/bin/bash\n{text}\n"));
-    let mut words = options.to_vec();
-    words.extend(["-o", "steps.out", &file]);
-    let job = cluster.submit(&words);
-    cluster.ended(job);
-    cluster.text("steps.out")
-}
-
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    lines
-}
+use crate::harness::{Cluster, STRANGER, finish, finish_with, lives, root, sorted, wait};
 
 #[test]
 fn tasks_run_on_every_node_and_each_knows_its_place() {
     let cluster = Cluster::start();
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "--ntasks-per-node=2"],
         "srun bash -c 'echo $SLURM_PROCID $SLURM_LOCALID $SLURM_NODEID $SLURM_GTIDS \
          $SLURMD_NODENAME $SLURM_NTASKS $SLURM_NNODES $SLURM_STEP_ID $SLURM_STEP_NODELIST \
@@ -42,11 +24,9 @@ fn tasks_run_on_every_node_and_each_knows_its_place() {
         "3 1 1 2,3 n2 4 2 0 n[1-2] 2(x2)",
     ];
     assert_eq!(sorted(&out), expected);
-    let out =
-        script(&cluster, &["-N2", "-n4"], "srun -m cyclic -l bash -c 'echo $SLURMD_NODENAME'");
+    let out = cluster.batch(&["-N2", "-n4"], "srun -m cyclic -l bash -c 'echo $SLURMD_NODENAME'");
     assert_eq!(sorted(&out), ["0: n1", "1: n2", "2: n1", "3: n2"]);
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "-n2"],
         "srun -w n2 -n1 printenv SLURMD_NODENAME\nsrun -r1 -n1 printenv SLURMD_NODENAME\n\
          srun -x n1 -n1 printenv SLURMD_NODENAME\nsrun -N1 -n1 printenv SLURM_STEP_ID",
@@ -57,8 +37,7 @@ fn tasks_run_on_every_node_and_each_knows_its_place() {
 #[test]
 fn ends_of_tasks_are_told_and_the_highest_code_is_sruns() {
     let cluster = Cluster::start();
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "-n4"],
         "srun bash -c 'exit $SLURM_PROCID'; echo code $?\n\
          srun -n1 bash -c 'kill -9 $$'; echo code $?\n\
@@ -91,8 +70,7 @@ fn ends_of_tasks_are_told_and_the_highest_code_is_sruns() {
 #[test]
 fn steps_of_one_job_share_what_it_has_and_the_next_starts_when_one_ends() {
     let cluster = Cluster::start();
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N1", "-n2"],
         // Each step notes how many run beside it.
         "step() { srun -n1 --exact -Q bash -c 'mkdir run.$SLURM_STEP_ID; sleep 0.3; \
@@ -111,9 +89,7 @@ fn steps_of_one_job_share_what_it_has_and_the_next_starts_when_one_ends() {
 #[test]
 fn gpus_are_given_to_one_step_at_a_time() {
     let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4", "--gpus-per-node=4"]);
-    let out = script(
-        &cluster,
-        &["-n4", "--gres=gpu:4"],
+    let out = cluster.batch(&["-n4", "--gres=gpu:4"],
         "srun -n4 --gpus-per-task=1 bash -c 'echo task $CUDA_VISIBLE_DEVICES' | sort\n\
          srun -n1 --gres=none bash -c 'echo none [$CUDA_VISIBLE_DEVICES]'\n\
          srun -n1 bash -c 'echo all $SLURM_STEP_GPUS $SLURM_GPUS_ON_NODE'\n\
@@ -129,8 +105,7 @@ fn gpus_are_given_to_one_step_at_a_time() {
 fn input_and_output_go_where_they_are_sent() {
     let cluster = Cluster::start();
     cluster.script("mp.conf", "0 echo zero\n1-2 echo other %t %o\n* echo rest %t\n");
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "-n4"],
         "echo all | srun -Q cat\n\
          echo one | srun -Q --input=2 cat\n\
@@ -157,8 +132,7 @@ fn input_and_output_go_where_they_are_sent() {
 #[test]
 fn a_bad_end_or_a_late_one_ends_the_others() {
     let cluster = Cluster::start();
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "-n2"],
         "srun -K bash -c '[ $SLURM_PROCID = 0 ] && exit 4; exec sleep 300'; echo killed $?\n\
          srun -W1 bash -c '[ $SLURM_PROCID = 0 ] && exit 0; exec sleep 300'; echo late $?\n\
@@ -325,8 +299,7 @@ fn a_terminal_has_its_size_and_its_end() {
 fn files_are_broadcast_and_running_steps_are_looked_at() {
     let cluster = Cluster::start();
     fs::write(cluster.work().join("source"), "x".repeat(300_000)).unwrap();
-    let out = script(
-        &cluster,
+    let out = cluster.batch(
         &["-N2", "-n2"],
         // By force: two nodes of one host have one folder, where the later finds the earlier's file.
         "chmod 750 source\nsbcast -f source copy.$SLURM_JOB_ID; echo $?\n\
@@ -406,7 +379,7 @@ fn a_job_that_ends_takes_its_steps_along() {
 #[test]
 fn a_reader_that_leaves_ends_the_step() {
     let cluster = Cluster::start();
-    let out = script(&cluster, &["-N1"], "srun yes 2>/dev/null | head -n 2; echo over");
+    let out = cluster.batch(&["-N1"], "srun yes 2>/dev/null | head -n 2; echo over");
     assert_eq!(out, "y\ny\nover\n");
     let said = finish_with(cluster.command(&["srun", "-Q", "cat"]), b"typed\n");
     assert_eq!((said.code, said.out.as_str()), (0, "typed\n"), "{said:?}");

@@ -246,6 +246,17 @@ impl Cluster {
         fs::read_to_string(&path).unwrap_or_else(|fault| format!("<{}: {fault}>", path.display()))
     }
 
+    /// Runs a batch script to its end; what it wrote.
+    #[track_caller]
+    pub(crate) fn batch(&self, options: &[&str], text: &str) -> String {
+        let file = self.script("steps.sh", &format!("#!/bin/bash\n{text}\n"));
+        let mut words = options.to_vec();
+        words.extend(["-o", "steps.out", &file]);
+        let job = self.submit(&words);
+        self.ended(job);
+        self.text("steps.out")
+    }
+
     /// Rows of `sacct`, all of them with `-D` in `more`.
     #[track_caller]
     pub(crate) fn rows(&self, more: &[&str]) -> Vec<Row> {
@@ -397,6 +408,13 @@ pub(crate) fn wait_or(what: &str, seen: impl Fn() -> String, mut holds: impl FnM
         assert!(Instant::now() < deadline, "waited in vain for {what}: {}", seen());
         std::thread::sleep(LOOK);
     }
+}
+
+/// Lines in an order of their own.
+pub(crate) fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
 }
 
 /// Whether a process is there and not just unburied.

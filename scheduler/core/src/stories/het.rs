@@ -116,6 +116,24 @@ fn a_promised_start_holds_for_all_components() {
 }
 
 #[test]
+fn nobody_overtakes_components_where_nobody_overtakes() {
+    let mut w = World::new();
+    w.submit(|_, request| {
+        request.required_nodes = vec!["n3".into()];
+        request.cpus_per_task = 4;
+    });
+    w.pass();
+    w.run(1);
+    het(&mut w, vec![component("lead", 2, 8), component("work", 2, 4)]);
+    w.submit(|_, _| {});
+    let starts = |w: &World, policy: &Policy| {
+        plan(&view(&w.state, w.now, policy), policy, w.now, DEFAULT_FUEL).starts.len()
+    };
+    assert_eq!(starts(&w, &Policy::fcfs()), 0);
+    assert_eq!(starts(&w, &POLICY), 1, "n3 never comes free, so nothing is promised");
+}
+
+#[test]
 fn one_fate_for_all() {
     let running = || {
         let mut w = World::new();

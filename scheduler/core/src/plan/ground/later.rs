@@ -96,8 +96,7 @@ impl Ground<'_> {
         start: Timestamp,
         length: i64,
     ) {
-        let from = self.calendar.cut(start);
-        let to = self.window_end(start, length);
+        let (from, to) = self.cut_window(start, length);
         for part in parts {
             self.calendar.take(part.node, &part.amounts, from, to);
         }
@@ -112,8 +111,7 @@ impl Ground<'_> {
         start: Timestamp,
         length: i64,
     ) {
-        let from = self.calendar.cut(start);
-        let to = self.window_end(start, length);
+        let (from, to) = self.cut_window(start, length);
         for part in parts {
             self.calendar.give(part.node, &part.amounts, from, to);
         }
@@ -146,6 +144,12 @@ impl Ground<'_> {
     pub fn is_pool(&self, query: &Query) -> bool {
         let open = query.closures.is_empty() && query.kept_licenses.is_empty();
         open && self.view.nodes.len() == 1
+    }
+
+    /// The slots of a run, cut where it begins and ends.
+    fn cut_window(&mut self, start: Timestamp, length: i64) -> (usize, usize) {
+        let from = self.calendar.cut(start);
+        (from, self.window_end(start, length))
     }
 
     fn window_end(&mut self, start: Timestamp, length: i64) -> usize {

@@ -4,7 +4,7 @@
 
 use muster_model::{Reason, Timestamp};
 
-use super::{Group, Head, Mate, Part, Pass, Shadow, Step, length_of};
+use super::{Backfill, Group, Head, Mate, Part, Pass, Shadow, Step, length_of};
 
 /// A component, with the question it asks.
 #[derive(Clone, Copy)]
@@ -43,6 +43,14 @@ impl<'a> Pass<'a> {
             Some(Err(short)) => short.index,
         };
         self.wait_reason(short, leader, head);
+        if self.policy.backfill == Backfill::Off {
+            // Nobody behind it overtakes, on the nodes of any component.
+            for member in &members {
+                let Ok(query) = &self.asked[member.index] else { continue };
+                self.ground.close(&query.base);
+            }
+            return Step::Done;
+        }
         let partition = leader.partition as usize;
         if self.promised[partition] < self.policy.shadows && !self.shadowed.contains(&head.job) {
             self.extend(&[]);
