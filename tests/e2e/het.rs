@@ -100,4 +100,7 @@ fn srun_and_salloc_ask_for_components() {
     ];
     let said = finish(cluster.command(&words));
     assert_eq!((said.code, said.out.as_str()), (0, "4\n4\n"), "{said:?}");
+    let out = cluster.batch(&[], "srun --het-group=0 echo here\nsrun --het-group=1 true\necho $?");
+    assert!(out.starts_with("here\n") && out.ends_with("\n1\n"), "{out}");
+    assert!(out.contains("--het-group=1: this job has one component, number 0"), "{out}");
 }

@@ -98,9 +98,9 @@ struct Part {
     wish: Wish,
 }
 
-/// Whether a plain command line is meant for components.
+/// Whether a plain command line is meant for components. A job of one has the number 0.
 pub(super) fn is_meant(asked: &Asked) -> bool {
-    asked.said_value("het-group").is_some()
+    asked.said_value("het-group").is_some_and(|groups| groups != "0" || Here.size() > 1)
 }
 
 /// Inside a job: `srun --het-group=0,1 CMD`, or `srun A : B`.
