@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::agents::Agents;
 use super::alloc::{self, Allocation};
-use super::options::{Asked, Bad};
+use super::options::Asked;
 use super::srun::{Stop, asked, ended_step, ending, first, open_step, runtime, settled};
 use super::wish::{self, Around, Wish};
 use super::{job, run, signals};
@@ -33,11 +33,12 @@ pub(super) fn split(words: &[String]) -> Vec<Vec<String>> {
     out
 }
 
-/// `--het-group=0,2-3`: numbers of components.
-fn groups(text: &str, size: u32) -> Result<Vec<u32>, Bad> {
+/// `--het-group=0,2-3`: numbers of components. One that the job lacks ends `srun` with 1, as it
+/// does in Slurm.
+fn groups(text: &str, size: u32) -> Result<Vec<u32>, Fault> {
     let bad = || {
         let last = size.saturating_sub(1);
-        Bad::Refused(match size {
+        Fault::Refused(match size {
             0 | 1 => format!("--het-group={text}: this job has one component, number 0"),
             _ => format!("--het-group={text}: this job has the components 0 to {last}"),
         })
@@ -316,7 +317,7 @@ mod tests {
     fn groups_are_numbers_of_components() {
         assert_eq!(groups("0,2-3", 4).unwrap(), [0, 2, 3]);
         for bad in ["4", "x", "1-", ""] {
-            let Err(Bad::Refused(text)) = groups(bad, 4) else { panic!("{bad}") };
+            let Err(Fault::Refused(text)) = groups(bad, 4) else { panic!("{bad}") };
             assert!(text.contains("0 to 3"), "{text}");
         }
     }
