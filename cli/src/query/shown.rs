@@ -136,6 +136,60 @@ pub(crate) fn left(job: &Job, now: i64) -> String {
     }
 }
 
+/// Slurm's reason code, never empty, with what else is known of a signal: `RaisedSignal:9(Killed)`.
+pub(crate) fn reason_told(job: &Job) -> String {
+    match (reason(job), job.exit.map_or(0, |exit| exit.signal)) {
+        (code @ "RaisedSignal", signal @ 1..) => {
+            format!("{code}:{signal}({})", signal_text(signal))
+        }
+        (code, _) => code.to_owned(),
+    }
+}
+
+/// What `strsignal` says of a signal in the C locale.
+fn signal_text(signal: u32) -> String {
+    const TEXTS: [&str; 31] = [
+        "Hangup",
+        "Interrupt",
+        "Quit",
+        "Illegal instruction",
+        "Trace/breakpoint trap",
+        "Aborted",
+        "Bus error",
+        "Floating point exception",
+        "Killed",
+        "User defined signal 1",
+        "Segmentation fault",
+        "User defined signal 2",
+        "Broken pipe",
+        "Alarm clock",
+        "Terminated",
+        "Stack fault",
+        "Child exited",
+        "Continued",
+        "Stopped (signal)",
+        "Stopped",
+        "Stopped (tty input)",
+        "Stopped (tty output)",
+        "Urgent I/O condition",
+        "CPU time limit exceeded",
+        "File size limit exceeded",
+        "Virtual timer expired",
+        "Profiling timer expired",
+        "Window changed",
+        "I/O possible",
+        "Power failure",
+        "Bad system call",
+    ];
+    // The two below it belong to the threads of the C library.
+    const FIRST_REAL_TIME: u32 = 34;
+    match signal {
+        1..=31 => TEXTS[signal as usize - 1].to_owned(),
+        FIRST_REAL_TIME..=64 => format!("Real-time signal {}", signal - FIRST_REAL_TIME),
+        _ => format!("Unknown signal {signal}"),
+    }
+}
+
 /// Slurm's reason code; never empty.
 pub(crate) fn reason(job: &Job) -> &str {
     if job.reason.is_empty() { "None" } else { &job.reason }
@@ -148,14 +202,26 @@ pub(crate) fn reason_list(job: &Job) -> String {
         return job.nodes.clone();
     }
     match job.reason_detail.as_str() {
-        "" => format!("({})", reason(job)),
+        "" => format!("({})", reason_told(job)),
         detail => format!("({}, {detail})", reason(job)),
     }
 }
 
-/// The least memory it asked for, per node or per CPU.
+/// What counts as its request for memory, the partition's default included. Of a job that holds all
+/// of its nodes' memory: what that is on each.
+pub(crate) fn memory(job: &Job) -> Option<memory::Request> {
+    use memory::Request::{PerCpuMib, PerGpuMib, PerNodeMib};
+    match job.memory.or(request(job).memory).and_then(|memory| memory.request)? {
+        PerNodeMib(0) | PerCpuMib(0) | PerGpuMib(0) if !job.nodes.is_empty() => {
+            Some(PerNodeMib(job.memory_mib / u64::from(job.node_count.max(1))))
+        }
+        other => Some(other),
+    }
+}
+
+/// The least memory, per node, per CPU or per GPU.
 pub(crate) fn min_memory(job: &Job, units: Units) -> String {
-    match request(job).memory.and_then(|m| m.request) {
+    match memory(job) {
         Some(
             memory::Request::PerNodeMib(mib)
             | memory::Request::PerCpuMib(mib)
@@ -206,4 +272,44 @@ pub(crate) fn or_null(text: &str) -> String {
 pub(crate) fn on_nodes(job: &Job, wanted: &[String]) -> bool {
     let nodes = muster_model::hostlist::Hostlist::parse(&job.nodes).unwrap_or_default();
     nodes.0.iter().any(|node| wanted.contains(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memory::Request::{PerCpuMib, PerNodeMib};
+    use muster_proto::v1::{ExitStatus, Memory};
+
+    #[track_caller]
+    fn signalled(signal: u32, expected: &str) {
+        let exit = Some(ExitStatus { signal, ..ExitStatus::default() });
+        let job = Job { reason: "RaisedSignal".into(), exit, ..Job::default() };
+        assert_eq!(reason_told(&job), expected);
+    }
+
+    #[test]
+    fn a_signal_is_told_by_number_and_name() {
+        signalled(9, "RaisedSignal:9(Killed)");
+        signalled(15, "RaisedSignal:15(Terminated)");
+        signalled(31, "RaisedSignal:31(Bad system call)");
+        signalled(53, "RaisedSignal:53(Real-time signal 19)");
+        signalled(99, "RaisedSignal:99(Unknown signal 99)");
+        assert_eq!(reason_told(&Job::default()), "None");
+    }
+
+    #[track_caller]
+    fn remembered(counts: Option<memory::Request>, nodes: &str, expected: &str) {
+        let memory = counts.map(|request| Memory { request: Some(request) });
+        let job =
+            Job { memory, nodes: nodes.into(), node_count: 2, memory_mib: 8192, ..Job::default() };
+        assert_eq!(min_memory(&job, Units::Exact), expected);
+    }
+
+    #[test]
+    fn memory_is_what_counts_and_all_of_a_node_is_what_is_held() {
+        remembered(Some(PerCpuMib(100)), "", "100M");
+        remembered(Some(PerNodeMib(0)), "", "0");
+        remembered(Some(PerNodeMib(0)), "n[1-2]", "4G");
+        remembered(None, "n[1-2]", "0");
+    }
 }

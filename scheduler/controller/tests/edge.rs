@@ -454,6 +454,16 @@ async fn listings_are_filtered_and_show_an_array_as_one_line() {
 
     let all = world.jobs(v1::JobFilter::default()).await;
     assert_eq!(all[0].array_tasks, "0-9");
+    let file = |index: u32| format!("/slurm-{array}_{index}.out");
+    assert!(all[0].stdout.ends_with(&file(u32::MAX - 1)), "{}", all[0].stdout);
+    assert_eq!((all[0].stdin.as_str(), &all[0].stderr), ("/dev/null", &all[0].stdout));
+    let fourth = vec![v1::JobRef { job: array, tasks: "4".into() }];
+    let request = v1::ListJobsRequest { jobs: fourth, ..Default::default() };
+    let mut query = QueryClient::new(world.local().await);
+    let mut pages = query.list_jobs(request).await.unwrap().into_inner();
+    let page = pages.message().await.unwrap().unwrap();
+    assert_eq!(page.jobs[0].array_tasks, "4");
+    assert!(page.jobs[0].stdout.ends_with(&file(4)), "{}", page.jobs[0].stdout);
     assert_eq!(all[1].reason, "JobHeldUser");
     assert_eq!(ids(all), [array, single]);
     let by = |change: fn(&mut v1::JobFilter)| {

@@ -1,5 +1,6 @@
 //! Partitions: queues over sets of nodes, with limits.
 
+use crate::job::MemoryRequest;
 use crate::time::TimeLimit;
 
 /// Whether a partition takes and starts jobs.
@@ -43,4 +44,21 @@ pub struct Partition {
     pub allow_groups: Vec<Box<str>>,
     /// Grant whole nodes only.
     pub exclusive: bool,
+}
+
+impl Partition {
+    /// What a request for memory means here. `PerNode(0)`: all of each node's.
+    #[must_use]
+    pub fn memory(&self, request: MemoryRequest) -> MemoryRequest {
+        use MemoryRequest::{Default, PerCpu, PerGpu, PerNode};
+        let some = |mib: Option<u64>| mib.filter(|mib| *mib > 0);
+        match request {
+            PerNode(0) | PerCpu(0) | PerGpu(0) => PerNode(0),
+            PerNode(_) | PerCpu(_) | PerGpu(_) => request,
+            Default => some(self.default_memory_per_cpu_mib)
+                .map(PerCpu)
+                .or_else(|| some(self.default_memory_per_node_mib).map(PerNode))
+                .unwrap_or(PerNode(0)),
+        }
+    }
 }

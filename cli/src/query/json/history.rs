@@ -102,7 +102,7 @@ fn outcome(job: &Job, about: &About) -> Value {
 
 fn asked(job: &Job) -> Value {
     let (mut per_cpu, mut per_node) = (unset(), unset());
-    match request(job).memory.and_then(|m| m.request) {
+    match shown::memory(job) {
         Some(memory::Request::PerNodeMib(size)) => per_node = mib(size),
         Some(memory::Request::PerCpuMib(size)) => per_cpu = mib(size),
         _ => {}

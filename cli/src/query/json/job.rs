@@ -77,7 +77,7 @@ fn wanted(job: &Job) -> Value {
     let wanted = request(job);
     let gres = |scope| tres::asked(&wanted.gres, scope);
     let (mut per_cpu, mut per_node, mut per_gpu) = (unset(), unset(), String::new());
-    match wanted.memory.and_then(|m| m.request) {
+    match shown::memory(job) {
         Some(memory::Request::PerNodeMib(size)) => per_node = mib(size),
         Some(memory::Request::PerCpuMib(size)) => per_cpu = mib(size),
         Some(memory::Request::PerGpuMib(size)) => per_gpu = format!("gres/gpu:{size}"),

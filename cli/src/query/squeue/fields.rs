@@ -99,7 +99,7 @@ pub(super) const FIELDS: &[Field] = &[
     f("Partition", 'P', "PARTITION", |j, _| shown::partition(j)),
     f("State", 'T', "STATE", |j, _| states::long(j.state()).to_owned()),
     f("StateCompact", 't', "ST", |j, _| states::compact(j.state()).to_owned()),
-    f("Reason", 'r', "REASON", |j, _| shown::reason(j).to_owned()),
+    f("Reason", 'r', "REASON", |j, _| shown::reason_told(j)),
     f("ReasonList", 'R', "NODELIST(REASON)", |j, _| shown::reason_list(j)),
     f("NodeList", 'N', "NODELIST", |j, _| j.nodes.clone()),
     f("BatchHost", 'B', "EXEC_HOST", |j, _| or(&j.batch_host, "n/a")),

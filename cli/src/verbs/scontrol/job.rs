@@ -46,8 +46,8 @@ fn head(job: &Job, manner: Manner, here: &Surroundings) -> Vec<String> {
     let wckey =
         if spec.wckey.is_empty() { String::new() } else { format!(" WCKey={}", spec.wckey) };
     let reason = match job.reason_detail.as_str() {
-        "" => shown::reason(job).to_owned(),
         // A blank would end the value.
+        "" => shown::reason_told(job).replace(' ', "_"),
         detail => format!("{},{}", shown::reason(job), detail.replace(' ', "_")),
     };
     let failed = match job.failed_node.as_str() {
@@ -189,7 +189,7 @@ fn sizes(job: &Job, manner: Manner) -> Vec<String> {
     if manner.details {
         lines.extend(slices(job));
     }
-    let memory = match request.memory.and_then(|m| m.request) {
+    let memory = match shown::memory(job) {
         Some(v1::memory::Request::PerCpuMib(_)) => "MinMemoryCPU",
         _ => "MinMemoryNode",
     };

@@ -16,8 +16,8 @@ pub struct Names<'a> {
     pub restarts: u32,
 }
 
-/// What `%a` shows for a job that is of no array.
-const NO_TASK: u32 = u32::MAX - 1;
+/// What `%a` shows for a job that is of no array, or for several tasks together.
+pub const NO_TASK: u32 = u32::MAX - 1;
 
 /// The file that `pattern` means, absolute in `workdir`; without one the default name.
 #[must_use]

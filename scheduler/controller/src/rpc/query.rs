@@ -119,7 +119,7 @@ pub fn page(
         if (listing.ended || !line.is_ended()) && listing.filter.admits(state, line) {
             let mut job = job::job(state, line, view.of(state, line), shown);
             if let (Some(tasks), Line::Pending(array)) = (&span.tasks, line) {
-                job.array_tasks = array.pending.intersection(tasks).to_string();
+                job::narrow(&mut job, array, tasks, shown);
             }
             jobs.push(job);
         }

@@ -4,12 +4,12 @@ use muster_core::lifecycle::{Allocation, Finished, Phase};
 use muster_core::state::State;
 use muster_core::state::{Array, Job, JobView, TermState, Unstarted};
 use muster_model::{
-    DependencyTerm, ExitStatus, GresKind, GresScope, Hold, IndexSet, JobSpec, MemoryRequest,
+    DependencyTerm, ExitStatus, GresKind, GresScope, Hold, IndexSet, JobId, JobSpec, MemoryRequest,
     NodeId, Outcome, Placement, Reason, Seconds, TimeLimit, Timestamp,
 };
 use muster_proto::convert::job::{brief_out, spec_out};
 use muster_proto::convert::values::{
-    count_out, exit_out, limit_out, mask_out, time_out, usage_out,
+    count_out, exit_out, limit_out, mask_out, memory_out, time_out, usage_out,
 };
 use muster_proto::v1;
 
@@ -148,17 +148,17 @@ fn one(state: &State, job: &Job, opinion: Opinion, shown: Shown) -> v1::Job {
         }
         Phase::Launching { held, .. } => {
             out.state = v1::JobState::Configuring as i32;
-            allocated(state, &mut out, held, shown);
+            allocated(state, &mut out, &job.spec, held, shown);
         }
         Phase::Running { held, suspended } => {
             let running =
                 if suspended.is_some() { v1::JobState::Suspended } else { v1::JobState::Running };
             out.state = running as i32;
-            allocated(state, &mut out, held, shown);
+            allocated(state, &mut out, &job.spec, held, shown);
             out.suspended_at = time_out(*suspended);
         }
         Phase::Completing { held, outcome, since, .. } => {
-            allocated(state, &mut out, held, shown);
+            allocated(state, &mut out, &job.spec, held, shown);
             ended(&mut out, outcome, held.exit.map(|e| e.status));
             out.state = v1::JobState::Completing as i32;
             out.ended_at = held.exit.map_or(*since, |e| e.ended_at).0;
@@ -166,7 +166,7 @@ fn one(state: &State, job: &Job, opinion: Opinion, shown: Shown) -> v1::Job {
         }
         Phase::Ended { outcome, at } => {
             match job.last.as_deref().filter(|last| last.attempt == job.attempt) {
-                Some(last) => finished(state, &mut out, last, shown),
+                Some(last) => finished(state, &mut out, &job.spec, last, shown),
                 None => ended(&mut out, outcome, None),
             }
             out.state = outcome_state(outcome) as i32;
@@ -196,7 +196,7 @@ fn rest(state: &State, array: &Array, opinion: Opinion, shown: Shown) -> v1::Job
         () => None,
     };
     waiting(&mut out, hold, opinion);
-    paths(&mut out, &array.spec, shown);
+    rest_paths(&mut out, array, &array.pending, shown);
     out
 }
 
@@ -218,7 +218,7 @@ fn unstarted(state: &State, array: &Array, group: &Unstarted, shown: Shown) -> v
     out.state = outcome_state(&group.outcome) as i32;
     out.started_at = group.at.0;
     out.ended_at = group.at.0;
-    paths(&mut out, &array.spec, shown);
+    rest_paths(&mut out, array, &group.tasks, shown);
     out
 }
 
@@ -235,7 +235,7 @@ pub fn past(state: &State, job: &Job, last: &Finished, shown: Shown) -> v1::Job 
     out.restarts = last.attempt.0.saturating_sub(1);
     out.submitted_at = job.submitted_at.0;
     out.eligible_at = eligible(job);
-    finished(state, &mut out, last, shown);
+    finished(state, &mut out, &job.spec, last, shown);
     out.state = outcome_state(&last.outcome) as i32;
     paths(&mut out, &job.spec, shown);
     out
@@ -290,11 +290,6 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
     };
     let cpus = tasks.saturating_mul(request.cpus_per_task);
     let limit = spec.time_limit.or_else(|| default_limit(state, spec));
-    let memory_mib = match request.memory {
-        MemoryRequest::PerNode(mib) => mib * u64::from(nodes),
-        MemoryRequest::PerCpu(mib) => mib * u64::from(cpus),
-        MemoryRequest::PerGpu(_) | MemoryRequest::Default => 0,
-    };
     let gres = request.gres.iter().map(|g| {
         let times = match g.scope {
             GresScope::Job => 1,
@@ -304,6 +299,15 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
         };
         count_out(&g.kind, g.count.saturating_mul(times.into()))
     });
+    let gres: Vec<v1::GresCount> = gres.collect();
+    let gpus = gres.iter().filter(|g| g.kind.as_ref().is_some_and(|kind| kind.name == "gpu"));
+    let memory = memory_in(state, spec, spec.partitions.first());
+    let memory_mib = match memory {
+        MemoryRequest::PerNode(mib) => mib.saturating_mul(u64::from(nodes)),
+        MemoryRequest::PerCpu(mib) => mib.saturating_mul(u64::from(cpus)),
+        MemoryRequest::PerGpu(mib) => mib.saturating_mul(gpus.map(|g| g.count).sum()),
+        MemoryRequest::Default => 0,
+    };
     let mut wire = match shown.depth {
         Depth::Brief => brief_out(spec),
         Depth::Plain | Depth::Details => spec_out(spec),
@@ -321,7 +325,8 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
         cpu_count: cpus,
         task_count: tasks,
         memory_mib,
-        gres: gres.collect(),
+        memory: memory_out(memory),
+        gres,
         spec: Some(wire),
         reason: Reason::None.text().into(),
         ..v1::Job::default()
@@ -337,6 +342,13 @@ fn expected(state: &State, out: &mut v1::Job, opinion: &Opinion) {
 fn default_limit(state: &State, spec: &JobSpec) -> Option<TimeLimit> {
     let partition = &state.partition(spec.partitions.first()?)?.partition;
     Some(partition.default_time.unwrap_or(partition.max_time))
+}
+
+/// What its request for memory means in a partition.
+fn memory_in(state: &State, spec: &JobSpec, partition: Option<&Box<str>>) -> MemoryRequest {
+    let asked = spec.request.memory;
+    let partition = partition.and_then(|name| state.partition(name));
+    partition.map_or(asked, |known| known.partition.memory(asked))
 }
 
 fn waiting(out: &mut v1::Job, hold: Option<Hold>, opinion: Opinion) {
@@ -355,9 +367,9 @@ fn waiting(out: &mut v1::Job, hold: Option<Hold>, opinion: Opinion) {
     out.reason = reason.text().into();
 }
 
-fn allocated(state: &State, out: &mut v1::Job, held: &Allocation, shown: Shown) {
+fn allocated(state: &State, out: &mut v1::Job, spec: &JobSpec, held: &Allocation, shown: Shown) {
     placed(state, out, &held.placement, shown);
-    out.partition = held.partition.to_string();
+    ran_in(state, out, spec, &held.partition);
     let started_at = held.started_at.unwrap_or(held.allocated_at);
     out.started_at = started_at.0;
     out.ended_at = time_out(held.end_at);
@@ -369,6 +381,11 @@ fn allocated(state: &State, out: &mut v1::Job, held: &Allocation, shown: Shown) 
     }
 }
 
+fn ran_in(state: &State, out: &mut v1::Job, spec: &JobSpec, partition: &Box<str>) {
+    out.partition = partition.to_string();
+    out.memory = memory_out(memory_in(state, spec, Some(partition)));
+}
+
 /// A limit chosen at the start stands in for the one asked for.
 fn limited(out: &mut v1::Job, chosen: Option<Seconds>) {
     if let Some(chosen) = chosen {
@@ -376,9 +393,9 @@ fn limited(out: &mut v1::Job, chosen: Option<Seconds>) {
     }
 }
 
-fn finished(state: &State, out: &mut v1::Job, last: &Finished, shown: Shown) {
+fn finished(state: &State, out: &mut v1::Job, spec: &JobSpec, last: &Finished, shown: Shown) {
     placed(state, out, &last.placement, shown);
-    out.partition = last.partition.to_string();
+    ran_in(state, out, spec, &last.partition);
     out.started_at = last.started_at.unwrap_or(last.allocated_at).0;
     out.ended_at = last.ended_at.0;
     out.suspended_ms = last.suspended_ms;
@@ -457,13 +474,34 @@ fn ended(out: &mut v1::Job, outcome: &Outcome, exit: Option<ExitStatus>) {
     out.reason = reason.text().into();
 }
 
+/// Shows only these of an array's tasks that have not started.
+pub fn narrow(out: &mut v1::Job, array: &Array, tasks: &IndexSet, shown: Shown) {
+    let left = array.pending.intersection(tasks);
+    out.array_tasks = left.to_string();
+    if left.len() == 1 {
+        rest_paths(out, array, &left, shown);
+    }
+}
+
+/// The files of tasks that have no record of their own: a single one's numbers are known.
+fn rest_paths(out: &mut v1::Job, array: &Array, tasks: &IndexSet, shown: Shown) {
+    let only = tasks.first().filter(|_| tasks.len() == 1);
+    let id = only.and_then(|task| array.task_id(task)).unwrap_or(array.id);
+    files(out, &array.spec, id, Some((array.id.0, only.unwrap_or(pattern::NO_TASK))), shown);
+}
+
 fn paths(out: &mut v1::Job, spec: &JobSpec, shown: Shown) {
+    let (id, array) = (JobId(out.id), out.array_task.map(|task| (out.array_id, task)));
+    files(out, spec, id, array, shown);
+}
+
+fn files(out: &mut v1::Job, spec: &JobSpec, id: JobId, array: Option<(u32, u32)>, shown: Shown) {
     if shown.depth == Depth::Brief {
         return;
     }
     let names = pattern::Names {
-        job: out.id,
-        array: out.array_task.map(|task| (out.array_id, task)),
+        job: id.0,
+        array,
         user: &spec.user.name,
         job_name: &spec.name,
         node: &out.batch_host,

@@ -154,22 +154,11 @@ impl Ask {
 }
 
 fn memory(request: MemoryRequest, partition: &Partition) -> Memory {
-    match request {
-        MemoryRequest::PerNode(0) | MemoryRequest::PerCpu(0) | MemoryRequest::PerGpu(0) => {
-            Memory::Whole
-        }
+    match partition.memory(request) {
+        MemoryRequest::PerNode(0) | MemoryRequest::Default => Memory::Whole,
         MemoryRequest::PerNode(mib) => Memory::PerNode(mib),
         MemoryRequest::PerCpu(mib) => Memory::PerCpu(mib),
         MemoryRequest::PerGpu(mib) => Memory::PerGpu(mib),
-        MemoryRequest::Default => {
-            let per_cpu = partition.default_memory_per_cpu_mib.filter(|m| *m > 0);
-            let per_node = partition.default_memory_per_node_mib.filter(|m| *m > 0);
-            match (per_cpu, per_node) {
-                (Some(mib), _) => Memory::PerCpu(mib),
-                (None, Some(mib)) => Memory::PerNode(mib),
-                (None, None) => Memory::Whole,
-            }
-        }
     }
 }
 
