@@ -439,6 +439,7 @@ fn launch(
             .transpose()?
             .unwrap_or_default(),
         mail_user: text(settings, "mail-user"),
+        admin_comment: String::new(),
         extras: extras(settings)?,
         workdir,
     })

@@ -16,7 +16,8 @@ pub fn wish(
     around: &Surroundings,
     nodes: (u32, Option<u32>),
 ) -> Result<TopologyWish, Fault> {
-    let switches = settings.value("switches").map(|text| switches(text, around)).transpose()?;
+    let wait = around.variable("SBATCH_WAIT4SWITCH").filter(|wait| !wait.is_empty());
+    let switches = settings.value("switches").map(|text| switches(text, wait)).transpose()?;
     let segment = settings.value("segment").map(segment).transpose()?;
     if let Some(size) = segment
         && !(nodes.0.is_multiple_of(size) && nodes.1.is_none_or(|max| max.is_multiple_of(size)))
@@ -46,11 +47,14 @@ fn segment(text: &str) -> Result<u32, Fault> {
     text.trim().parse().ok().filter(|size| *size > 0).ok_or_else(|| invalid("segment"))
 }
 
-/// `COUNT[@TIME]`; a `SBATCH_WAIT4SWITCH` tells the time where the option does not.
-fn switches(text: &str, around: &Surroundings) -> Result<SwitchWish, Fault> {
+/// `COUNT[@TIME]`; `wait` is the time where the text tells none.
+///
+/// # Errors
+/// What is neither a count nor a time.
+pub fn switches(text: &str, wait: Option<&str>) -> Result<SwitchWish, Fault> {
     let (count, wait) = match text.split_once('@') {
         Some((count, wait)) => (count, Some(wait)),
-        None => (text, around.variable("SBATCH_WAIT4SWITCH").filter(|wait| !wait.is_empty())),
+        None => (text, wait),
     };
     let count = values::count("switches", count)?;
     let max_wait_seconds = match wait.map(muster_model::time::parse_seconds) {

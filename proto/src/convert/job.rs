@@ -220,6 +220,7 @@ pub fn launch_out(spec: &JobSpec) -> v1::LaunchSpec {
         overcommit: launch.overcommit,
         mail_type: launch.mail_type.to_string(),
         mail_user: launch.mail_user.to_string(),
+        admin_comment: launch.admin_comment.to_string(),
         extras: launch
             .extras
             .iter()
@@ -253,6 +254,7 @@ pub fn launch_in(wire: &v1::LaunchSpec) -> Result<LaunchSpec, BadField> {
         overcommit: wire.overcommit,
         mail_type: text(&wire.mail_type),
         mail_user: text(&wire.mail_user),
+        admin_comment: Box::default(),
         extras: wire.extras.iter().map(|p| (text(&p.name), text(&p.value))).collect(),
     })
 }

@@ -2,7 +2,8 @@
 
 use muster_model::{
     Access, Attempt, Constraint, Dependency, ExitStatus, Inventory, JobId, JobSpec, MemoryRequest,
-    NodeId, PartitionState, Placement, ReservationFlags, Seconds, TimeLimit, Timestamp, Usage,
+    NodeId, PartitionState, Placement, ReservationFlags, Seconds, SwitchWish, TimeLimit, Timestamp,
+    Usage,
 };
 
 use crate::config::{Actor, ClusterConfig};
@@ -176,6 +177,10 @@ pub struct JobChange {
     pub wckey: Option<Box<str>>,
     pub licenses: Option<Vec<(Box<str>, u32)>>,
     pub reservation: Option<Box<str>>,
+    pub admin_comment: Option<Box<str>>,
+    pub contiguous: Option<bool>,
+    /// A count of 0: any.
+    pub switches: Option<SwitchWish>,
 }
 
 /// A new limit, or a step from the present one.
@@ -183,6 +188,8 @@ pub struct JobChange {
 pub enum TimeChange {
     To(TimeLimit),
     ByMinutes(i32),
+    /// The limit with which a running job ends then.
+    EndAt(Timestamp),
 }
 
 /// What an operator wants of nodes.

@@ -123,6 +123,8 @@ pub struct LaunchSpec {
     /// `--mail-type` and `--mail-user` as written.
     pub mail_type: Box<str>,
     pub mail_user: Box<str>,
+    /// An operator's word about the job.
+    pub admin_comment: Box<str>,
     /// Options that only tasks and frameworks read back (`--hint`, `--distribution`, ...), as
     /// (option, value).
     pub extras: Vec<(Box<str>, Box<str>)>,

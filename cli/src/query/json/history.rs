@@ -40,7 +40,7 @@ fn identity(job: &Job, about: &About) -> Value {
             "task": job.array_tasks,
         },
         "cluster": about.cluster,
-        "comment": { "administrator": "", "job": spec.comment, "system": job.system_comment },
+        "comment": { "administrator": launch(job).admin_comment, "job": spec.comment, "system": job.system_comment },
         "group": about.here.group(shown::gid(job)),
         "het": { "job_id": 0, "job_offset": unset() },
         "job_id": job.id,

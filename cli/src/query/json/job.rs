@@ -24,7 +24,7 @@ fn identity(job: &Job, about: &About) -> Value {
         "array_task_string": job.array_tasks,
         "cluster": about.cluster,
         "comment": spec.comment,
-        "admin_comment": "",
+        "admin_comment": launch(job).admin_comment,
         "system_comment": job.system_comment,
         "group_id": shown::gid(job),
         "group_name": about.here.group(shown::gid(job)),

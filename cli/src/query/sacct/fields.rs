@@ -255,7 +255,7 @@ fn nodes(row: &Row) -> String {
 /// Every column, in the order of `--helpformat`.
 pub(in super::super) const FIELDS: &[Field] = &[
     f("Account", 10, |r, _| spec(r.job).account.clone()),
-    f("AdminComment", 15, NONE),
+    f("AdminComment", 15, |r, _| r.job(|j| launch(j).admin_comment.clone())),
     f("AllocCPUS", 10, |r, _| r.cpus().to_string()),
     f("AllocNodes", 10, |r, _| if r.allocated() { r.nodes() } else { 0 }.to_string()),
     f("AllocTRES", 10, allocated_tres),

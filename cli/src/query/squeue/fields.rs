@@ -184,7 +184,7 @@ pub(super) const FIELDS: &[Field] = &[
     }),
     f("Reservation", 'v', "RESERVATION", |j, _| or_null(&spec(j).reservation)),
     f("Comment", 'k', "COMMENT", |j, _| or_null(&spec(j).comment)),
-    f("admin_comment", ' ', "ADMIN_COMMENT", NULL),
+    f("admin_comment", ' ', "ADMIN_COMMENT", |j, _| or_null(&launch(j).admin_comment)),
     f("system_comment", ' ', "SYSTEM_COMMENT", |j, _| or_null(&j.system_comment)),
     d("Command", 'o', "COMMAND", |j, _| or_null(&shown::command(j))),
     d("WorkDir", 'Z', "WORK_DIR", |j, _| launch(j).workdir.clone()),

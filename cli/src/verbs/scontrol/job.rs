@@ -254,7 +254,11 @@ fn files(job: &Job, manner: Manner) -> Vec<String> {
         features.push(format!("SubmitLine={}", or_null(&launch.submit_line)));
     }
     features.push(format!("WorkDir={}", or_null(&launch.workdir)));
-    for (name, text) in [("SystemComment", &job.system_comment), ("Comment", &spec.comment)] {
+    for (name, text) in [
+        ("AdminComment", &launch.admin_comment),
+        ("SystemComment", &job.system_comment),
+        ("Comment", &spec.comment),
+    ] {
         if !text.is_empty() {
             features.push(format!("{name}={text}"));
         }

@@ -2,9 +2,9 @@
 //!
 //! The tables say which keys there are; what is not in them is refused by name.
 
-use muster_model::{Constraint, Dependency, Hostlist, time};
+use muster_model::{Constraint, Dependency, Hostlist, SwitchWish, time};
 use muster_proto::convert::values::limit_out;
-use muster_proto::v1::{self, NodeVerb, update_job_request::Time};
+use muster_proto::v1::{self, GresScope, NodeVerb, update_job_request::Time};
 use tonic::Response;
 
 use super::act::shown;
@@ -15,7 +15,12 @@ use crate::query::pick::Pick;
 use crate::query::surroundings::Surroundings;
 use crate::query::times;
 use crate::submit::gpus;
+use crate::submit::topology;
 use crate::submit::values;
+
+mod keys;
+
+use keys::{JOB, NODE, PARTITION, key, unsupported};
 
 /// What an update is about.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,58 +31,6 @@ enum Change {
     Partition(v1::UpdatePartitionRequest),
     Reservation(Box<v1::UpdateReservationRequest>),
 }
-
-const JOB_KEYS: &[&str] = &[
-    "account",
-    "arraytaskthrottle",
-    "comment",
-    "cpus/task",
-    "cpuspertask",
-    "deadline",
-    "dependency",
-    "excnodelist",
-    "features",
-    "gres",
-    "jobid",
-    "jobname",
-    "licenses",
-    "mailtype",
-    "mailuser",
-    "minmemorycpu",
-    "minmemorynode",
-    "name",
-    "nice",
-    "numcpus",
-    "numnodes",
-    "numtasks",
-    "partition",
-    "priority",
-    "qos",
-    "reqnodelist",
-    "requeue",
-    "reservation",
-    "reservationname",
-    "starttime",
-    "stderr",
-    "stdout",
-    "timelimit",
-    "trespernode",
-    "wckey",
-    "workdir",
-];
-const NODE_KEYS: &[&str] = &[
-    "activefeatures",
-    "availablefeatures",
-    "comment",
-    "features",
-    "gpu",
-    "nodename",
-    "reason",
-    "state",
-    "weight",
-];
-const PARTITION_KEYS: &[&str] =
-    &["defaulttime", "maxnodes", "maxtime", "partitionname", "prioritytier", "state"];
 
 /// The verb.
 pub(super) fn update(words: &[String], here: &Surroundings) -> i32 {
@@ -152,22 +105,9 @@ fn pairs(words: &[String]) -> Result<Vec<(String, &str)>, String> {
         .iter()
         .map(|word| match word.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_ascii_lowercase(), value)),
-            _ => Err(unsupported(word)),
+            _ => Err(keys::meaningless(word)),
         })
         .collect()
-}
-
-fn unsupported(word: &str) -> String {
-    format!("Update of this parameter is not supported: {word}\nRequest aborted")
-}
-
-/// A key by its name or a unique prefix of three letters and more.
-fn key(table: &[&'static str], text: &str) -> Option<&'static str> {
-    if let Some(exact) = table.iter().find(|k| **k == text) {
-        return Some(exact);
-    }
-    let mut starting = table.iter().filter(|k| text.len() >= 3 && k.starts_with(text));
-    starting.next().filter(|_| starting.next().is_none()).copied()
 }
 
 fn read(words: &[String], here: &Surroundings) -> Result<Change, String> {
@@ -221,9 +161,9 @@ fn job(pairs: &[(String, &str)], here: &Surroundings) -> Result<v1::UpdateJobReq
         if name == "jobid" || name == "job" {
             continue;
         }
-        let key = key(JOB_KEYS, name).ok_or_else(|| unsupported(&format!("{given}={value}")))?;
+        let key = key(&JOB, name).ok_or_else(|| unsupported(&JOB, given, value))?;
         if !sign.is_empty() && key != "timelimit" {
-            return Err(unsupported(&format!("{given}={value}")));
+            return Err(unsupported(&JOB, given, value));
         }
         if key == "timelimit" {
             request.time = Some(time_change(sign, value)?);
@@ -243,6 +183,7 @@ fn words_of(request: &mut v1::UpdateJobRequest, key: &str, value: &str) -> Resul
     };
     match key {
         "account" => request.account = text,
+        "admincomment" => request.admin_comment = text,
         "comment" => request.comment = text,
         "dependency" => {
             if !value.is_empty() {
@@ -286,10 +227,22 @@ fn sizes_of(request: &mut v1::UpdateJobRequest, key: &str, value: &str) -> Resul
     match key {
         "arraytaskthrottle" => request.array_throttle = Some(number(key, value)?),
         "cpus/task" | "cpuspertask" => request.cpus_per_task = Some(number(key, value)?),
-        "gres" | "trespernode" => {
-            request.gres = gpus::per_node(value).map_err(|_| invalid(key, value))?;
-            request.gres_set = true;
+        "contiguous" => {
+            let on = values::yes_or_no(value).ok_or_else(|| invalid(key, value))?;
+            request.contiguous = Some(on);
         }
+        "switches" => {
+            let wish = match value.split('@').next() {
+                Some("0" | "") => SwitchWish { count: 0, max_wait_seconds: 0 },
+                _ => topology::switches(value, None).map_err(|_| invalid(key, value))?,
+            };
+            request.max_switches = Some(wish.count);
+            request.switch_wait_seconds = wish.max_wait_seconds;
+        }
+        "gres" | "trespernode" => gres_of(request, GresScope::Node, key, value)?,
+        "tresperjob" => gres_of(request, GresScope::Job, key, value)?,
+        "trespersocket" => gres_of(request, GresScope::Socket, key, value)?,
+        "trespertask" => gres_of(request, GresScope::Task, key, value)?,
         "minmemorycpu" => request.memory = memory(Request::PerCpuMib)?,
         "minmemorynode" => request.memory = memory(Request::PerNodeMib)?,
         "nice" => {
@@ -316,6 +269,20 @@ fn sizes_of(request: &mut v1::UpdateJobRequest, key: &str, value: &str) -> Resul
     Ok(true)
 }
 
+/// Keys of one line add up; together they replace what was asked for before.
+fn gres_of(
+    request: &mut v1::UpdateJobRequest,
+    scope: GresScope,
+    key: &str,
+    value: &str,
+) -> Result<(), String> {
+    let asked = gpus::per_node(value).map_err(|_| invalid(key, value))?;
+    let scoped = |gres| v1::GresRequest { scope: scope.into(), ..gres };
+    request.gres.extend(asked.into_iter().map(scoped));
+    request.gres_set = true;
+    Ok(())
+}
+
 fn times_of(
     request: &mut v1::UpdateJobRequest,
     key: &str,
@@ -328,6 +295,7 @@ fn times_of(
     };
     match key {
         "starttime" => request.begin = Some(at),
+        "endtime" => request.time = Some(Time::End(at)),
         _ => request.deadline = Some(at),
     }
     Ok(())
@@ -355,8 +323,7 @@ fn node(nodes: &str, pairs: &[(String, &str)]) -> Result<v1::UpdateNodesRequest,
     }
     let mut request = v1::UpdateNodesRequest { nodes: nodes.to_owned(), ..Default::default() };
     for (given, value) in pairs.iter().filter(|(k, _)| k != "nodename" && k != "node") {
-        let unknown = || unsupported(&format!("{given}={value}"));
-        match key(NODE_KEYS, given).ok_or_else(unknown)? {
+        match key(&NODE, given).ok_or_else(|| unsupported(&NODE, given, value))? {
             "state" => request.verb = node_verb(value)? as i32,
             "reason" => request.reason = (*value).to_owned(),
             "weight" => request.weight = Some(number(given, value)?),
@@ -404,8 +371,8 @@ fn partition(name: &str, pairs: &[(String, &str)]) -> Result<v1::UpdatePartition
         time::parse_limit(value).map(limit_out).map(Some).map_err(|_| invalid(key, value))
     };
     for (given, value) in pairs.iter().filter(|(k, _)| k != "partitionname") {
-        let unknown = || unsupported(&format!("{given}={value}"));
-        match key(PARTITION_KEYS, given).ok_or_else(unknown)? {
+        let known = key(&PARTITION, given);
+        match known.ok_or_else(|| unsupported(&PARTITION, given, value))? {
             "state" => {
                 let upper = value.to_ascii_uppercase();
                 if !matches!(upper.as_str(), "UP" | "DOWN" | "DRAIN" | "INACTIVE") {

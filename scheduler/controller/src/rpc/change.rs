@@ -1,7 +1,7 @@
 //! What operators and users want changed, from the wire.
 
 use muster_core::command::{GpuVerb, JobChange, NodeChange, NodeVerb, PartitionChange, TimeChange};
-use muster_model::{Constraint, Dependency, Hostlist, Timestamp};
+use muster_model::{Constraint, Dependency, Hostlist, SwitchWish, Timestamp};
 use muster_proto::convert::values::{gres_in, limit_in, memory_in};
 use muster_proto::convert::{BadField, check};
 use muster_proto::v1;
@@ -49,6 +49,11 @@ pub fn job(wire: &v1::UpdateJobRequest) -> Result<JobChange, BadField> {
         wckey: name("wckey", &wire.wckey)?,
         licenses: wire.licenses.as_deref().map(licenses).transpose()?,
         reservation: name("reservation", &wire.reservation)?,
+        admin_comment: name("admin comment", &wire.admin_comment)?,
+        contiguous: wire.contiguous,
+        switches: wire
+            .max_switches
+            .map(|count| SwitchWish { count, max_wait_seconds: wire.switch_wait_seconds }),
     })
 }
 
@@ -57,6 +62,7 @@ fn time(wire: &v1::UpdateJobRequest) -> Result<Option<TimeChange>, BadField> {
     Ok(match &wire.time {
         None => None,
         Some(Time::TimeDeltaMinutes(minutes)) => Some(TimeChange::ByMinutes(*minutes)),
+        Some(Time::End(at)) => Some(TimeChange::EndAt(Timestamp(*at))),
         Some(Time::TimeLimit(limit)) => {
             let limit = limit_in(limit).ok_or_else(|| BadField::new("time limit", "is missing"))?;
             Some(TimeChange::To(limit))

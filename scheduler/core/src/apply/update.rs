@@ -119,6 +119,7 @@ pub(crate) fn changed_spec(state: &State, old: &Arc<JobSpec>, change: &JobChange
     to(&mut launch.workdir, &change.workdir);
     to(&mut launch.mail_type, &change.mail_type);
     to(&mut launch.mail_user, &change.mail_user);
+    to(&mut launch.admin_comment, &change.admin_comment);
     if change.stdout.is_some() {
         launch.stdout.clone_from(&change.stdout);
     }
@@ -131,7 +132,8 @@ pub(crate) fn changed_spec(state: &State, old: &Arc<JobSpec>, change: &JobChange
     match change.time_limit {
         Some(TimeChange::To(limit)) => spec.time_limit = Some(limit),
         Some(TimeChange::ByMinutes(by)) => spec.time_limit = moved(spec.time_limit, by),
-        None => {}
+        // Only a decision knows of whose start: it has made a limit of it.
+        Some(TimeChange::EndAt(_)) | None => {}
     }
     if let Some(partitions) = &change.partitions {
         spec.partitions.clone_from(partitions);
@@ -211,6 +213,12 @@ pub(crate) fn changed_request(old: &Request, change: &JobChange) -> Request {
     }
     if let Some(nodes) = &change.excluded_nodes {
         request.excluded_nodes.clone_from(nodes);
+    }
+    if let Some(contiguous) = change.contiguous {
+        request.contiguous = contiguous;
+    }
+    if let Some(wish) = change.switches {
+        request.topology.switches = (wish.count > 0).then_some(wish);
     }
     request
 }

@@ -47,7 +47,7 @@ pub(super) fn update(
         };
         may_touch(actor, spec.user.uid, "changing")?;
         let mut change = change.clone();
-        normalise(&mut change, spec, pending);
+        normalise(&mut change, spec, part, pending)?;
         let holds = change.priority == Some(0);
         change.priority = change.priority.filter(|p| *p > 0);
         permitted(state, actor, spec, part, &change, pending, now)?;
@@ -80,14 +80,42 @@ pub(super) fn update(
 }
 
 /// A change is logged as what it comes to, not as a step from something.
-fn normalise(change: &mut JobChange, spec: &JobSpec, pending: bool) {
-    if let Some(TimeChange::ByMinutes(by)) = change.time_limit {
-        let limit = moved(spec.time_limit, by).unwrap_or(TimeLimit::Unlimited);
-        change.time_limit = Some(TimeChange::To(limit));
+fn normalise(
+    change: &mut JobChange,
+    spec: &JobSpec,
+    part: &Part<'_>,
+    pending: bool,
+) -> Result<(), Rejection> {
+    match change.time_limit {
+        Some(TimeChange::ByMinutes(by)) => {
+            let limit = moved(spec.time_limit, by).unwrap_or(TimeLimit::Unlimited);
+            change.time_limit = Some(TimeChange::To(limit));
+        }
+        Some(TimeChange::EndAt(at)) => {
+            change.time_limit = Some(TimeChange::To(limit_until(part, at)?));
+        }
+        Some(TimeChange::To(_)) | None => {}
     }
     // A running job keeps its throttle in its array's record alone.
     if !pending {
         change.array_throttle = None;
+    }
+    Ok(())
+}
+
+/// The limit of a running job that ends then: whole minutes, not less.
+fn limit_until(part: &Part<'_>, at: Timestamp) -> Result<TimeLimit, Rejection> {
+    let (id, held) = match part {
+        Part::Job(job) => (job.id, job.phase.allocation()),
+        Part::Rest { array, .. } => (array.id, None),
+        Part::Gone(_, _, why) => return Err(why.clone()),
+    };
+    let held = held.ok_or(Rejection::NotRunning(id))?;
+    let from = held.started_at.unwrap_or(held.allocated_at);
+    let minutes = (at.since(from).saturating_sub(held.suspended_ms) + 59_999) / 60_000;
+    match u32::try_from(minutes) {
+        Ok(minutes) if minutes > 0 => Ok(TimeLimit::minutes(minutes)),
+        _ => Err(Rejection::BadTimeLimit(format!("the end is before the start of job {id}"))),
     }
 }
 
@@ -106,6 +134,7 @@ fn settled_at_start(change: &JobChange) -> bool {
         mail_type: None,
         mail_user: None,
         wckey: None,
+        admin_comment: None,
         ..change.clone()
     };
     limit_aside != JobChange::default()
@@ -120,12 +149,11 @@ fn permitted(
     pending: bool,
     now: Timestamp,
 ) -> Result<(), Rejection> {
-    if change
-        .name
-        .as_ref()
-        .or(change.comment.as_ref())
-        .is_some_and(|t| t.contains(char::is_control))
-    {
+    if change.admin_comment.is_some() {
+        needs_operator(actor, "setting an admin comment")?;
+    }
+    let texts = [&change.name, &change.comment, &change.admin_comment];
+    if texts.into_iter().flatten().any(|text| text.contains(char::is_control)) {
         return Err(Rejection::BadValue("a text has control characters".to_owned()));
     }
     if let Some(TimeChange::To(limit)) = change.time_limit {

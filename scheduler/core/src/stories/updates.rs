@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::command::{JobChange, TimeChange};
+use muster_model::SwitchWish;
 
 fn change(w: &mut World, actor: Actor, id: u32, change: JobChange) -> Result<(), Rejection> {
     let (target, change) = (Target::Job(JobId(id)), Box::new(change));
@@ -115,6 +116,57 @@ fn a_begin_time_is_moved_and_taken_away() {
             assert_eq!((w.pass(), w.describe()), (0, "1 waits BeginTime".to_owned()));
             assert_eq!(change(w, ALICE, 1, begin(Timestamp(0))), Ok(()));
             assert_eq!(w.pass(), 1);
+        },
+        &["1 launches on n1"],
+    );
+}
+
+#[test]
+fn an_end_is_a_limit_of_what_runs_and_nothing_for_what_waits() {
+    check(
+        World::new(),
+        |w| {
+            w.submit(|_, _| {});
+            let until =
+                |at| JobChange { time_limit: Some(TimeChange::EndAt(at)), ..JobChange::default() };
+            let soon = w.now.plus_seconds(600);
+            refused(change(w, ALICE, 1, until(soon)), "not running");
+            w.pass();
+            w.run(1);
+            let start = w.now;
+            let end = |w: &World| w.job(1).phase.allocation().and_then(|a| a.end_at);
+            refused(change(w, ALICE, 1, until(start)), "before the start");
+            assert_eq!(change(w, ALICE, 1, until(start.plus_seconds(601))), Ok(()));
+            assert_eq!(end(w), Some(start.plus_seconds(660)));
+            refused(change(w, ALICE, 1, until(start.plus_seconds(6000))), "operator");
+        },
+        &["1 runs on n1"],
+    );
+}
+
+#[test]
+fn operators_write_admin_comments_and_what_waits_moves_in_the_network() {
+    check(
+        World::new(),
+        |w| {
+            w.submit(|_, _| {});
+            let word = JobChange { admin_comment: Some("look".into()), ..JobChange::default() };
+            refused(change(w, ALICE, 1, word.clone()), "operator");
+            let wish = SwitchWish { count: 1, max_wait_seconds: 60 };
+            let near = |wish| JobChange {
+                contiguous: Some(true),
+                switches: Some(wish),
+                ..JobChange::default()
+            };
+            assert_eq!(change(w, ALICE, 1, near(wish)), Ok(()));
+            assert!(w.job(1).spec.request.contiguous);
+            assert_eq!(w.job(1).spec.request.topology.switches, Some(wish));
+            assert_eq!(change(w, ALICE, 1, near(SwitchWish { count: 0, ..wish })), Ok(()));
+            assert_eq!(w.job(1).spec.request.topology.switches, None);
+            w.pass();
+            refused(change(w, ALICE, 1, near(wish)), "not pending");
+            assert_eq!(change(w, OP, 1, word), Ok(()));
+            assert_eq!(&*w.job(1).spec.launch.admin_comment, "look");
         },
         &["1 launches on n1"],
     );

@@ -75,6 +75,28 @@ fn a_jobs_other_keys_are_read() {
 }
 
 #[test]
+fn a_jobs_place_end_and_resources_are_read() {
+    check_job("JobId=1 Contiguous=yes AdminComment=look~here", &["1"], |r| {
+        (r.contiguous, r.admin_comment) = (Some(true), Some("look here".to_owned()));
+    });
+    check_job("JobId=1 Switches=2@10", &["1"], |r| {
+        (r.max_switches, r.switch_wait_seconds) = (Some(2), 600);
+    });
+    check_job("JobId=1 Switches=0", &["1"], |r| r.max_switches = Some(0));
+    check_job("JobId=1 EndTime=uts1700000000", &["1"], |r| {
+        r.time = Some(Time::End(1_700_000_000_000));
+    });
+    let gpu = |count, scope: GresScope| v1::GresRequest {
+        kind: Some(v1::GresKind { name: "gpu".to_owned(), of: String::new() }),
+        count,
+        scope: scope.into(),
+    };
+    check_job("JobId=1 TresPerJob=gres/gpu:4 TresPerTask=gres/gpu:1", &["1"], |r| {
+        (r.gres, r.gres_set) = (vec![gpu(4, GresScope::Job), gpu(1, GresScope::Task)], true);
+    });
+}
+
+#[test]
 fn nodes_are_drained_with_a_reason() {
     let Ok(Change::Nodes(request)) =
         read(&words("NodeName=n[1-2] State=drain Reason=bad~disk"), &Surroundings::here())
@@ -106,7 +128,20 @@ fn partitions_are_changed_until_the_next_reconfigure() {
 
 #[test]
 fn what_cannot_be_updated_is_named() {
-    refuse("JobId=1 NodeList=n1", "Update of this parameter is not supported: nodelist=n1");
+    let unsupported = |line: &str, rest: &str| {
+        refuse(line, &format!("Update of this parameter is not supported: {rest}"))
+    };
+    unsupported(
+        "JobId=1 NodeList=n1",
+        "nodelist=n1: use ReqNodeList; what a running job holds is fixed",
+    );
+    unsupported("JobId=1 SystemComment=x", "systemcomment=x: the controller alone writes it");
+    unsupported("JobId=1 Nonsense=x", "nonsense=x");
+    unsupported("NodeName=n1 Extra=x", "extra=x: use Comment");
+    unsupported(
+        "PartitionName=p Nodes=n1",
+        "nodes=n1: change it in muster.toml, then run 'scontrol reconfigure'",
+    );
     refuse("JobId=1 Name+=x", "Update of this parameter is not supported: name+=x");
     refuse("JobId=1 Foo", "Update of this parameter is not supported: Foo");
     refuse("JobId=x TimeLimit=1", "Invalid job id specified for job x");

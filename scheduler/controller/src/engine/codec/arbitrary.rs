@@ -248,6 +248,7 @@ impl Gen {
             overcommit: self.yes(),
             mail_type: self.text(),
             mail_user: self.text(),
+            admin_comment: self.text(),
             extras: self.some(|g| (g.text(), g.text())),
         }
     }
@@ -402,9 +403,10 @@ impl Gen {
         JobChange {
             name: self.opt(Gen::text),
             comment: self.opt(Gen::text),
-            time_limit: self.opt(|g| match g.yes() {
-                true => TimeChange::To(g.limit()),
-                false => TimeChange::ByMinutes(g.num() as i32),
+            time_limit: self.opt(|g| match g.below(3) {
+                0 => TimeChange::To(g.limit()),
+                1 => TimeChange::ByMinutes(g.num() as i32),
+                _ => TimeChange::EndAt(g.time()),
             }),
             partitions: self.opt(|g| g.some(Gen::text)),
             account: self.opt(Gen::text),
@@ -433,6 +435,9 @@ impl Gen {
             wckey: self.opt(Gen::text),
             licenses: self.opt(Gen::licenses),
             reservation: self.opt(Gen::text),
+            admin_comment: self.opt(Gen::text),
+            contiguous: self.opt(Gen::yes),
+            switches: self.opt(|g| SwitchWish { count: g.num(), max_wait_seconds: g.num() }),
         }
     }
 

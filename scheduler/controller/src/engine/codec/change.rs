@@ -1,7 +1,7 @@
 //! What is changed later: jobs, nodes, partitions.
 
 use muster_core::command::{JobChange, NodeChange, NodeVerb, PartitionChange, TimeChange};
-use muster_model::PartitionState;
+use muster_model::{PartitionState, SwitchWish, Timestamp};
 use muster_proto::store::v1 as rec;
 
 use super::cluster::{load_state, state};
@@ -28,6 +28,7 @@ impl Stored for TimeChange {
         let kind = match *self {
             TimeChange::To(to) => Kind::To(limit(to)),
             TimeChange::ByMinutes(minutes) => Kind::ByMinutes(minutes),
+            TimeChange::EndAt(at) => Kind::EndAt(at.0),
         };
         rec::TimeChange { kind: Some(kind) }
     }
@@ -37,6 +38,7 @@ impl Stored for TimeChange {
         Ok(match r.kind.ok_or(BadRecord::Missing("kind of time change"))? {
             Kind::To(to) => TimeChange::To(load_limit(to)?),
             Kind::ByMinutes(minutes) => TimeChange::ByMinutes(minutes),
+            Kind::EndAt(at) => TimeChange::EndAt(Timestamp(at)),
         })
     }
 }
@@ -78,6 +80,10 @@ impl Stored for JobChange {
             wckey: text(&self.wckey),
             licenses: self.licenses.as_deref().map(|l| rec::NamedList { items: named(l) }),
             reservation: text(&self.reservation),
+            admin_comment: text(&self.admin_comment),
+            contiguous: self.contiguous,
+            switches: self.switches.map(|wish| wish.count),
+            switch_wait_seconds: self.switches.map_or(0, |wish| wish.max_wait_seconds),
         }
     }
 
@@ -113,6 +119,11 @@ impl Stored for JobChange {
             wckey: r.wckey.map(Into::into),
             licenses: r.licenses.map(|l| load_named(l.items)).transpose()?,
             reservation: r.reservation.map(Into::into),
+            admin_comment: r.admin_comment.map(Into::into),
+            contiguous: r.contiguous,
+            switches: r
+                .switches
+                .map(|count| SwitchWish { count, max_wait_seconds: r.switch_wait_seconds }),
         })
     }
 }

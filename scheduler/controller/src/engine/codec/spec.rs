@@ -235,6 +235,7 @@ impl Stored for LaunchSpec {
             overcommit: self.overcommit,
             mail_type: self.mail_type.to_string(),
             mail_user: self.mail_user.to_string(),
+            admin_comment: self.admin_comment.to_string(),
             extras: self.extras.iter().map(pair).collect(),
         }
     }
@@ -256,6 +257,7 @@ impl Stored for LaunchSpec {
             overcommit: r.overcommit,
             mail_type: r.mail_type.into(),
             mail_user: r.mail_user.into(),
+            admin_comment: r.admin_comment.into(),
             extras: r.extras.into_iter().map(|p| (p.name.into(), p.value.into())).collect(),
         })
     }
