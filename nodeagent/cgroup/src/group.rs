@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -172,8 +172,18 @@ impl Group {
     }
 
     fn add(&self, pid: &str) -> Result<(), Error> {
-        let outer = self.outer.iter().map(PathBuf::as_path);
-        self.dirs().chain(outer).try_for_each(|dir| self.kept.write(&dir.join(PROCS), pid))
+        self.joined().try_for_each(|dir| self.kept.write(&dir.join(PROCS), pid))
+    }
+
+    /// Where a member is entered.
+    fn joined(&self) -> impl Iterator<Item = &Path> {
+        self.dirs().chain(self.outer.iter().map(PathBuf::as_path))
+    }
+
+    /// Files at whose beginning a process writes `0` to move in, as [`Group::join_self`] does: all
+    /// of them, for one that can neither open files nor name errors meanwhile.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>, Error> {
+        self.joined().map(|dir| self.kept.door(&dir.join(PROCS))).collect()
     }
 
     /// The processes of the group and of those inside it; none when the group is gone.

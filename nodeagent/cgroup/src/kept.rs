@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +64,14 @@ impl Kept {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// A control file, to be written by somebody else.
+    pub(crate) fn door(&self, path: &Path) -> Result<OwnedFd, Error> {
+        let open = || OpenOptions::new().write(true).open(path);
+        let file = self.get(path).map_or_else(open, File::try_clone);
+        let fail = |source| Error::File { what: "open", path: path.to_owned(), source };
+        file.map(OwnedFd::from).map_err(fail)
     }
 
     /// What is known of a directory.

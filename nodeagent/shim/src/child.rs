@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, setsid};
 
 use crate::identity::Groups;
 use crate::lines::{self, JobStderr};
+use crate::quick::{self, Open, Standing, TASK_PID, Way};
 use crate::slice::{Host, OOM_SCORE, Refusal, chain};
+use crate::spawn::{Calls, FAILED, Then};
 use crate::spool::SliceDir;
 use crate::{identity, output, rlimits};
 
@@ -34,6 +36,19 @@ pub(crate) struct Batch {
     pub(crate) pid: Pid,
     /// News until the exec: see [`read_news`].
     pub(crate) news: OwnedFd,
+    /// What it reads until the exec, where it shares this process's memory.
+    _calls: Option<Calls>,
+    /// This process's own, while that lasts.
+    standing: Option<Standing>,
+}
+
+impl Batch {
+    /// The batch process shares nothing with this one any more.
+    pub(crate) fn is_apart(&mut self) {
+        if let Some(standing) = self.standing.take() {
+            standing.take_up();
+        }
+    }
 }
 
 /// What the child tells before it is the script.
@@ -45,6 +60,8 @@ pub(crate) enum News {
     Groups(Vec<u32>),
     /// It could not become the script.
     Refused(Refusal),
+    /// The quick way did not lead there; the long one says why, or does.
+    Failed,
     /// Nothing more: it is the script, or has ended.
     Over,
 }
@@ -58,7 +75,8 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// Where a job without its working directory goes.
 const LAST_RESORT: &str = "/tmp";
 
-/// Forks; the child goes on in [`become_script`]. `known`: groups that need not be looked up.
+/// Starts the script, the quick way where there is one: one that leads nowhere tells
+/// [`News::Failed`]. `known`: groups that need not be looked up.
 pub(crate) fn start(
     host: &Host,
     dir: &SliceDir,
@@ -66,11 +84,87 @@ pub(crate) fn start(
     group: Option<&Group>,
     known: Option<&Groups>,
 ) -> io::Result<Batch> {
-    let (news, tell) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    // Without a group, processes are found by the session of the first one, which is on record.
+    if let Some(group) = group {
+        let (news, tell) = line()?;
+        let standing = Standing::lay_down(host);
+        let started = quick(host, dir, launch, group, known, &tell)
+            .and_then(|mut calls| Some((calls.start(tell.as_raw_fd()).ok()?, calls)));
+        if let Some((pid, calls)) = started {
+            drop(tell);
+            let mut batch = Batch { pid, news, _calls: Some(calls), standing };
+            if batch.standing.is_some() && quick::is_over(&batch.news, quick::PATIENCE) {
+                batch.is_apart();
+            }
+            return Ok(batch);
+        }
+        if let Some(standing) = standing {
+            standing.take_up();
+        }
+    }
+    start_by_fork(host, dir, launch, group, known)
+}
+
+fn line() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// What [`become_script`] does, as a list of calls.
+fn quick(
+    host: &Host,
+    dir: &SliceDir,
+    launch: &Launch,
+    group: &Group,
+    known: Option<&Groups>,
+    tell: &OwnedFd,
+) -> Option<Calls> {
+    let doors = group.doors().ok()?;
+    let spec = launch.spec.as_ref()?;
+    let way = Way {
+        doors: &doors,
+        rlimits: &spec.rlimits,
+        umask: spec.umask,
+        cpus: None,
+        user: launch.user.as_ref()?,
+        groups: known,
+        workdir: &spec.workdir,
+    };
+    let mut calls = way.calls()?;
+    calls.keep(doors);
+    let output::Paths { stdin, stdout, stderr, append } = output::paths(launch);
+    quick::open(&mut calls, &stdin, Open::Read, libc::STDIN_FILENO)?;
+    quick::open(&mut calls, &stdout, Open::output(append), libc::STDOUT_FILENO)?;
+    match stderr {
+        Some(path) => {
+            quick::open(&mut calls, &path, Open::output(append), libc::STDERR_FILENO)?;
+        }
+        None => quick::place(&mut calls, libc::STDOUT_FILENO, libc::STDERR_FILENO),
+    }
+    quick::close_others(&mut calls);
+    tell_opened_later(&mut calls, tell);
+    let path = dir.script_path().into_os_string().into_vec();
+    let args = spec.args.iter().map(|arg| arg.clone().into_bytes());
+    let argv = calls.texts(std::iter::once(path.clone()).chain(args).collect())?;
+    let envp = quick::environment(&mut calls, environment(host, launch))?;
+    let path = calls.text(path)?;
+    calls.call(libc::SYS_execve, &[path, argv, envp], Then::Good);
+    Some(calls)
+}
+
+/// Forks; the child goes on in [`become_script`].
+pub(crate) fn start_by_fork(
+    host: &Host,
+    dir: &SliceDir,
+    launch: &Launch,
+    group: Option<&Group>,
+    known: Option<&Groups>,
+) -> io::Result<Batch> {
+    let (news, tell) = line()?;
     // SAFETY: the shim has one thread, so the child may do anything after the fork.
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Batch { pid: child, news }),
+        ForkResult::Parent { child } => {
+            Ok(Batch { pid: child, news, _calls: None, standing: None })
+        }
         ForkResult::Child => {
             drop(news);
             let Err(refusal) = become_script(host, dir, launch, group, known, &tell);
@@ -95,7 +189,7 @@ fn become_script(
     if let Some(group) = group {
         group.join_self().map_err(|e| Refusal::node(chain(&e)))?;
     }
-    if host.reset_oom_score {
+    if host.oom_score.is_some() {
         // Only lowering it again needs a right, so this fails nowhere that matters.
         let _ = std::fs::write(OOM_SCORE, "0");
     }
@@ -161,7 +255,9 @@ fn exec(host: &Host, dir: &SliceDir, launch: &Launch) -> Refusal {
     let text = |e: Errno| format!("execve(): {}: {}", path.display(), e.desc());
     let args = launch.spec.iter().flat_map(|s| s.args.iter()).map(|a| a.as_bytes().to_vec());
     let argv = std::iter::once(path.as_os_str().as_bytes().to_vec()).chain(args).map(CString::new);
-    let envp = environment(host, launch).into_iter().map(CString::new);
+    let mut env = environment(host, launch);
+    set(&mut env, TASK_PID, &getpid().to_string(), true);
+    let envp = env.into_iter().map(CString::new);
     let (Ok(argv), Ok(envp)) =
         (argv.collect::<Result<Vec<_>, _>>(), envp.collect::<Result<Vec<_>, _>>())
     else {
@@ -179,7 +275,7 @@ fn exec(host: &Host, dir: &SliceDir, launch: &Launch) -> Refusal {
     }
 }
 
-/// The launch's environment and what only this node knows.
+/// The launch's environment and what only this node knows; not [`TASK_PID`].
 fn environment(host: &Host, launch: &Launch) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = launch
         .environment
@@ -187,23 +283,24 @@ fn environment(host: &Host, launch: &Launch) -> Vec<Vec<u8>> {
         .filter(|pair| !pair.is_empty())
         .map(<[u8]>::to_vec)
         .collect();
-    let set = |all: &mut Vec<Vec<u8>>, name: &str, value: &str, replace: bool| {
-        let prefix = format!("{name}=").into_bytes();
-        let there = all.iter().position(|pair| pair.starts_with(&prefix));
-        let pair = [prefix.as_slice(), value.as_bytes()].concat();
-        match there {
-            Some(at) if replace => all[at] = pair,
-            Some(_) => {}
-            None => all.push(pair),
-        }
-    };
-    set(&mut all, "SLURM_TASK_PID", &getpid().to_string(), true);
     set(&mut all, "HOSTNAME", &host.hostname, false);
     set(&mut all, "TMPDIR", LAST_RESORT, false);
     all
 }
 
-/// Letters of the packets: `G` with the groups' numbers, `O` with a descriptor, `R` with the refusal.
+fn set(all: &mut Vec<Vec<u8>>, name: &str, value: &str, replace: bool) {
+    let prefix = format!("{name}=").into_bytes();
+    let there = all.iter().position(|pair| pair.starts_with(&prefix));
+    let pair = [prefix.as_slice(), value.as_bytes()].concat();
+    match there {
+        Some(at) if replace => all[at] = pair,
+        Some(_) => {}
+        None => all.push(pair),
+    }
+}
+
+/// Letters of the packets: `G` with the groups' numbers, `O` with a descriptor, `R` with the refusal;
+/// and `spawn`'s own.
 const GROUPS: u8 = b'G';
 const OPENED: u8 = b'O';
 const REFUSED: u8 = b'R';
@@ -223,6 +320,23 @@ fn tell_opened(tell: &OwnedFd, stderr: RawFd) {
     let rights = [ControlMessage::ScmRights(&fds)];
     // Without it the shim cannot add its lines to the job's stderr; the job does not mind.
     let _ = sendmsg::<()>(tell.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None);
+}
+
+/// The same by a list of calls, in whose process the job's stderr is in its place.
+fn tell_opened_later(calls: &mut Calls, tell: &OwnedFd) {
+    let (fd, letter) = (libc::STDERR_FILENO, calls.bytes(vec![OPENED]));
+    let part = calls.words(vec![letter, 1]);
+    // One descriptor, after the length, level and type that the kernel wants before it.
+    // SAFETY: plain arithmetic.
+    let (space, length) = unsafe {
+        let size = size_of::<RawFd>() as libc::c_uint;
+        (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size) as usize)
+    };
+    let kind = (libc::SCM_RIGHTS as usize) << 32 | libc::SOL_SOCKET as usize;
+    let rights = calls.words(vec![length, kind, fd as usize]);
+    let message = calls.words(vec![0, 0, part, 1, rights, space, 0]);
+    let args = [tell.as_raw_fd() as usize, message, libc::MSG_NOSIGNAL as usize];
+    calls.call(libc::SYS_sendmsg, &args, Then::Any);
 }
 
 fn tell_refusal(tell: &OwnedFd, refusal: &Refusal) {
@@ -258,6 +372,7 @@ pub(crate) fn read_news(news: &OwnedFd) -> News {
             let numbers = numbers.chunks_exact(4);
             News::Groups(numbers.map(|n| u32::from_le_bytes(n.try_into().expect("four"))).collect())
         }
+        ([FAILED, ..], _) => News::Failed,
         ([REFUSED, code, signal, node_fault, text @ ..], _) => News::Refused(Refusal {
             status: ExitStatus { code: (*code).into(), signal: (*signal).into() },
             text: String::from_utf8_lossy(text).into_owned(),

@@ -25,6 +25,10 @@ impl Groups {
         self.gids.iter().map(|gid| gid.as_raw())
     }
 
+    pub(crate) fn are_of(&self, user: &User) -> bool {
+        self.user == *user
+    }
+
     pub(crate) fn look_up(user: &User) -> Result<Self, Refusal> {
         let name = account_name(user)?;
         let gids = getgrouplist(&name, Gid::from_raw(user.gid))
@@ -51,7 +55,7 @@ pub(crate) fn become_user(user: &User, known: Option<&Groups>) -> Result<Option<
             ))),
         };
     }
-    let found = match known.filter(|known| known.user == *user) {
+    let found = match known.filter(|known| known.are_of(user)) {
         Some(_) => None,
         None => Some(Groups::look_up(user)?),
     };

@@ -19,7 +19,8 @@
 //! - `slice`: the shim's own course; `supervise`: its loop; `timetable`: which deadline does what;
 //!   `usage`: what it has used
 //! - `control`: its socket; `contain`: its processes, by control group or by descent
-//! - `child`: from fork to exec; `identity`, `rlimits`, `output`, `pattern`: parts of that
+//! - `child`: from fork to exec; `identity`, `rlimits`, `output`, `pattern`: parts of that; `quick`,
+//!   `spawn`: the same without a copy of this process, where nothing is amiss
 //! - `lines`: what users read in the job's stderr
 //! - `step`: the tasks of one `srun` on this node
 
@@ -35,9 +36,11 @@ mod lines;
 mod notice;
 mod output;
 mod pattern;
+mod quick;
 mod rlimits;
 mod series;
 mod slice;
+mod spawn;
 mod spool;
 mod step;
 mod supervise;

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 
 use muster_proto::shim::v1::Launch;
-use muster_proto::v1::ExitStatus;
+use muster_proto::v1::{ExitStatus, LaunchSpec};
 
 use crate::lines;
 use crate::pattern::{Names, default_output, expand};
@@ -15,7 +15,7 @@ use crate::slice::Refusal;
 /// What Slurm reports as the signal of a job whose files could not be opened: ExitCode 0:53.
 const IO_SETUP_SIGNAL: u32 = 53;
 /// Before the umask.
-const FILE_MODE: u32 = 0o666;
+pub(crate) const FILE_MODE: u32 = 0o666;
 
 /// The opened three.
 #[derive(Debug)]
@@ -40,25 +40,43 @@ pub(crate) fn names(launch: &Launch) -> Names<'_> {
     }
 }
 
+/// Where the three are.
+pub(crate) struct Paths {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    /// `None`: it joins stdout.
+    pub(crate) stderr: Option<String>,
+    /// Output goes behind what is there.
+    pub(crate) append: bool,
+}
+
+/// Where the three of this launch are, relative to its working directory.
+pub(crate) fn paths(launch: &Launch) -> Paths {
+    let names = names(launch);
+    let none = LaunchSpec::default();
+    let spec = launch.spec.as_ref().unwrap_or(&none);
+    let given = |p: &Option<String>| {
+        p.as_deref().filter(|p| !p.is_empty()).map(|pattern| expand(pattern, &names))
+    };
+    let stdout = given(&spec.stdout).unwrap_or_else(|| expand(default_output(&names), &names));
+    Paths {
+        stdin: given(&spec.stdin).unwrap_or_else(|| "/dev/null".to_owned()),
+        // Opened twice, one would overwrite the other.
+        stderr: given(&spec.stderr).filter(|path| *path != stdout),
+        stdout,
+        append: spec.append,
+    }
+}
+
 /// Opens the three, relative to the current directory.
 pub(crate) fn open(launch: &Launch) -> Result<Files, Refusal> {
-    let names = names(launch);
-    let spec = launch.spec.clone().unwrap_or_default();
-    let given = |p: &Option<String>| p.as_deref().filter(|p| !p.is_empty()).map(str::to_owned);
-
-    let stdin = given(&spec.stdin).map_or("/dev/null".to_owned(), |p| expand(&p, &names));
-    let stdin = File::open(&stdin).map_err(|e| refused("stdin", &stdin, &e))?;
-
-    let pattern = given(&spec.stdout).unwrap_or_else(|| default_output(&names).to_owned());
-    let out_path = expand(&pattern, &names);
-    let stdout = create(&out_path, spec.append).map_err(|e| refused("stdout", &out_path, &e))?;
-
-    // Opened twice, one would overwrite the other.
-    let err_path = given(&spec.stderr).map(|p| expand(&p, &names)).filter(|p| *p != out_path);
-    let stderr = err_path
-        .map(|p| create(&p, spec.append).map_err(|e| refused("stderr", &p, &e)))
-        .transpose()?;
-    Ok(Files { stdin, stdout, stderr })
+    let Paths { stdin, stdout, stderr, append } = paths(launch);
+    let file = |which: &str, path: &str| create(path, append).map_err(|e| refused(which, path, &e));
+    Ok(Files {
+        stdin: File::open(&stdin).map_err(|e| refused("stdin", &stdin, &e))?,
+        stdout: file("stdout", &stdout)?,
+        stderr: stderr.map(|path| file("stderr", &path)).transpose()?,
+    })
 }
 
 fn create(path: &str, append: bool) -> std::io::Result<File> {

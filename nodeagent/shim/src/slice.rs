@@ -35,7 +35,7 @@ pub(crate) struct Host {
     pub(crate) boot_id: String,
     pub(crate) hostname: String,
     /// The agent is protected from (or exposed to) the kernel's killer, which jobs must not be.
-    pub(crate) reset_oom_score: bool,
+    pub(crate) oom_score: Option<String>,
 }
 
 impl Host {
@@ -46,7 +46,7 @@ impl Host {
             cgroups,
             boot_id: boot_id()?,
             hostname: gethostname()?.to_string_lossy().into_owned(),
-            reset_oom_score: !matches!(score.trim(), "" | "0"),
+            oom_score: Some(score.trim().to_owned()).filter(|s| !matches!(s.as_str(), "" | "0")),
         })
     }
 }

@@ -12,11 +12,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::child::{Batch, News, read_news};
+use crate::child::{self, Batch, News, read_news};
 use crate::contain::{self, Containment};
 use crate::control::Control;
 use crate::lines::{self, JobStderr};
 use crate::slice::{BATCH_GROUP, Host, Refusal, chain, now_ms};
+use crate::spool::SliceDir;
 use crate::timetable::{Course, Due, Now, Timetable, Warning};
 use crate::usage::{self, Counted, Meter};
 use crate::{NoticeKind, notice};
@@ -80,6 +81,8 @@ struct Slice<'a> {
     batch: Batch,
     /// News is still to come.
     listening: bool,
+    /// The batch process could not become the script the quick way.
+    failed: bool,
     stderr: Option<JobStderr>,
     groups: Option<Vec<u32>>,
     refusal: Option<Refusal>,
@@ -117,6 +120,7 @@ impl<'a> Supervision<'a> {
             host,
             batch,
             listening: true,
+            failed: false,
             stderr: None,
             groups: None,
             refusal: None,
@@ -208,7 +212,26 @@ impl Slice<'_> {
             self.meter.add(&used);
             if pid == self.batch.pid.as_raw() {
                 self.status = Some(status_of(raw));
+                self.begin_again();
             }
+        }
+    }
+
+    /// Where the quick way has failed, the long one is taken, unless the end has begun.
+    fn begin_again(&mut self) {
+        self.batch.is_apart();
+        self.hear_all_news();
+        if !self.failed || self.timetable.course() != Course::Running {
+            return;
+        }
+        let dir = SliceDir::of(&self.host.spool, self.launch.job, self.launch.attempt);
+        let group = self.containment.group();
+        match child::start_by_fork(self.host, &dir, self.launch, group, None) {
+            Ok(batch) => {
+                self.batch = batch;
+                (self.listening, self.failed, self.status) = (true, false, None);
+            }
+            Err(e) => self.refusal = Some(Refusal::node(format!("cannot fork: {e}"))),
         }
     }
 
@@ -260,6 +283,7 @@ impl Slice<'_> {
                 News::Groups(groups) => self.groups = Some(groups),
                 News::Opened(stderr) => self.stderr = Some(stderr),
                 News::Refused(refusal) => self.refusal = Some(refusal),
+                News::Failed => self.failed = true,
                 News::Over => self.listening = false,
             }
         }

@@ -490,6 +490,42 @@ fn tasks_of_one_series_follow_each_other_in_one_shim_as_if_each_had_its_own() {
 }
 
 #[test]
+fn a_task_that_hangs_before_it_is_its_script_holds_nobody_up_and_stands_for_itself() {
+    let score = |pid: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a score");
+        text.trim().to_owned()
+    };
+    if fs::write("/proc/self/oom_score_adj", "-700").is_err() {
+        println!("skipped: protecting a shim from the kernel's killer needs root");
+        return;
+    }
+    let world = World::new(modes()[0]);
+    let begin = |launch: &Launch| {
+        let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
+        dir.write_launch(launch).expect("a launch record");
+        (world.launcher.launch_in_series(&dir, "7").expect("a shim"), dir)
+    };
+    for job in 1..=2 {
+        let (shim, _) = begin(&world.launch("cat /proc/self/oom_score_adj"));
+        world.exit();
+        world.until_idle(shim);
+        world.until(&format!("slurm-{job}.out"), "0\n");
+        assert_eq!(score(&shim.to_string()), "-700");
+    }
+    let pipe = world.work().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut launch = world.launch("echo through");
+    launch.spec.as_mut().expect("a spec").stdout = Some("pipe".to_owned());
+    let (shim, dir) = begin(&launch);
+    wait_for(|| ShimClient::connect(&dir).is_ok_and(|mut client| client.status().is_ok()));
+    assert_eq!(fs::read_to_string(&pipe).expect("the output"), "through\n");
+    assert_eq!(status(&world.exit()), (0, 0));
+    world.until_idle(shim);
+    assert_eq!(score(&shim.to_string()), "-700");
+    fs::write("/proc/self/oom_score_adj", "0").expect("the old score");
+}
+
+#[test]
 fn an_idle_shim_ends_by_itself_though_others_were_started_beside_it() {
     let world = World::new(modes()[0]);
     let launch = world.launch("true");

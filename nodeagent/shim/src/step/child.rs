@@ -3,38 +3,38 @@
 //! group.
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use muster_cgroup::Group;
 use muster_proto::shim::v1::StepOrder;
 use muster_proto::v1::{StartStep, User};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{Winsize, openpty};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{
-    AccessFlags, ForkResult, Pid, access, chdir, execve, fork, getpid, pipe2, setsid,
-};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, chdir, fork, pipe2, setsid};
 
+use super::cpus;
 use super::mpi::Mpi;
-use super::{container, cpus, gpus, variables};
+use super::program::{self, Program};
 use crate::child::default_signals;
+use crate::launcher::retry;
 use crate::pattern::{Names, expand};
+use crate::quick::{self, Open, Way};
 use crate::slice::{Host, OOM_SCORE};
+use crate::spawn::{Calls, FAILED};
 use crate::{identity, lines, rlimits};
 
 /// Where a task without its working directory goes.
 const LAST_RESORT: &str = "/tmp";
 /// Before the umask.
 const FILE_MODE: u32 = 0o666;
-/// Where programs are looked for when the environment does not say.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+const NULL: &str = "/dev/null";
 
 /// What all tasks of the node have in common.
 pub(super) struct Common<'a> {
@@ -45,6 +45,8 @@ pub(super) struct Common<'a> {
     pub(super) environment: Vec<Vec<u8>>,
     /// The user's, looked up once for all tasks; none: each looks, and says what is wrong.
     pub(super) groups: Option<identity::Groups>,
+    /// Of the group; open as long as the step lasts. None: each task finds its own way in.
+    pub(super) doors: &'a [OwnedFd],
 }
 
 /// A task that was started, and this end of its files.
@@ -54,6 +56,35 @@ pub(super) struct Started {
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
+    /// It has not become its program yet.
+    pub(super) late: Option<Quick>,
+}
+
+/// A task on its way to its program.
+pub(super) struct Starting {
+    started: Started,
+    /// On the quick way, which may lead nowhere: what the long one needs.
+    quick: Option<(Quick, Ends)>,
+}
+
+/// The quick way, until the program is there.
+#[derive(Debug)]
+pub(super) struct Quick {
+    news: OwnedFd,
+    /// What the task reads until then.
+    _calls: Calls,
+}
+
+impl Quick {
+    /// Whether it leads nowhere; `None`: that is not known within `wait`.
+    pub(super) fn failed(&self, wait: Duration) -> Option<bool> {
+        if !quick::is_over(&self.news, wait) {
+            return None;
+        }
+        let mut told = [0u8; 3];
+        let length = retry(|| recv(self.news.as_raw_fd(), &mut told, MsgFlags::empty()));
+        Some(length.is_ok_and(|length| length > 0 && told[0] == FAILED))
+    }
 }
 
 /// The task's end of its files; `None`: by its own name or nothing.
@@ -66,20 +97,118 @@ struct Ends {
 }
 
 /// Why a task is none: its exit code, and the line in its stderr.
-struct Refusal {
+pub(super) struct Refusal {
     code: i32,
     text: String,
 }
 
 impl Refusal {
-    fn of(code: i32, text: impl Into<String>) -> Self {
+    pub(super) fn of(code: i32, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 }
 
-/// Forks; the child goes on in [`become_task`].
-pub(super) fn start(common: &Common<'_>, mpi: &Mpi, local: usize) -> io::Result<Started> {
+/// Starts a task, the quick way where there is one.
+pub(super) fn start(common: &Common<'_>, mpi: &Mpi, local: usize) -> io::Result<Starting> {
     let (mut started, ends) = files(common.start, local)?;
+    let (news, tell) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let on_its_way = quick(common, mpi, local, &ends)
+        .and_then(|mut calls| Some((calls.start(tell.as_raw_fd()).ok()?, calls)));
+    match on_its_way {
+        Some((pid, calls)) => {
+            started.pid = pid;
+            Ok(Starting { started, quick: Some((Quick { news, _calls: calls }, ends)) })
+        }
+        None => {
+            let started = start_by_fork(common, mpi, local, started, ends)?;
+            Ok(Starting { started, quick: None })
+        }
+    }
+}
+
+impl Starting {
+    /// Waits for the program to be there, and goes the long way where the quick one led nowhere.
+    pub(super) fn settle(
+        self,
+        common: &Common<'_>,
+        mpi: &Mpi,
+        local: usize,
+        until: Instant,
+    ) -> io::Result<Started> {
+        let Self { mut started, quick } = self;
+        let Some((quick, ends)) = quick else { return Ok(started) };
+        match quick.failed(until.saturating_duration_since(Instant::now())) {
+            Some(false) => Ok(started),
+            Some(true) => {
+                // It has ended, or is about to.
+                let _ = retry(|| waitpid(started.pid, None));
+                start_by_fork(common, mpi, local, started, ends)
+            }
+            None => {
+                started.late = Some(quick);
+                Ok(started)
+            }
+        }
+    }
+}
+
+/// What [`become_task`] does, as a list of calls.
+fn quick(common: &Common<'_>, mpi: &Mpi, local: usize, ends: &Ends) -> Option<Calls> {
+    let start = common.start;
+    let told = start.gpu_bind.as_ref().is_some_and(|bind| bind.verbose);
+    let in_group = !common.doors.is_empty() || common.group.is_none();
+    if ends.terminal || mpi.keeps() || told || !in_group {
+        return None;
+    }
+    let cpus = common.order.bind.then(|| cpus::of_task(start, local)).flatten();
+    let cpus = cpus.map(|cpus| cpus::bits(&cpus));
+    let way = Way {
+        doors: common.doors,
+        rlimits: &start.rlimits,
+        umask: start.umask,
+        cpus: cpus.as_ref().map(|bits| &bits[..]),
+        user: common.order.user.as_ref()?,
+        groups: common.groups.as_ref(),
+        workdir: &start.workdir,
+    };
+    let mut calls = way.calls()?;
+    let paths = paths(common, local);
+    match (&ends.stdin, paths.stdin) {
+        (Some(fd), _) => quick::place(&mut calls, fd.as_raw_fd(), 0),
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(NULL);
+            quick::open(&mut calls, path, Open::Read, 0)?;
+        }
+    }
+    let output = Open::output(start.append);
+    match (&ends.stdout, &paths.stdout) {
+        (Some(fd), _) => quick::place(&mut calls, fd.as_raw_fd(), 1),
+        (None, path) => quick::open(&mut calls, path.as_deref().unwrap_or(NULL), output, 1)?,
+    }
+    match (&ends.stderr, paths.stderr) {
+        (Some(fd), _) => quick::place(&mut calls, fd.as_raw_fd(), 2),
+        (None, Some(path)) => quick::open(&mut calls, &path, output, 2)?,
+        (None, None) => quick::place(&mut calls, 1, 2),
+    }
+    quick::close_others(&mut calls);
+    let Program { line, env } = program::program(common, mpi, local).ok()?;
+    let command = line.first()?.clone();
+    let path = program::path_of(&env);
+    let argv = calls.texts(line.into_iter().map(String::into_bytes).collect())?;
+    let envp = quick::environment(&mut calls, env)?;
+    quick::exec(&mut calls, program::candidates(&command, &path), argv, envp)?;
+    Some(calls)
+}
+
+/// Forks; the child goes on in [`become_task`].
+fn start_by_fork(
+    common: &Common<'_>,
+    mpi: &Mpi,
+    local: usize,
+    mut started: Started,
+    ends: Ends,
+) -> io::Result<Started> {
     // SAFETY: the shim has one thread, so the child may do anything after the fork.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
@@ -103,7 +232,8 @@ fn ours(fd: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 fn files(start: &StartStep, local: usize) -> io::Result<(Started, Ends)> {
-    let mut started = Started { pid: Pid::from_raw(0), stdin: None, stdout: None, stderr: None };
+    let mut started =
+        Started { pid: Pid::from_raw(0), stdin: None, stdout: None, stderr: None, late: None };
     let mut ends = Ends::default();
     let rank = start.part.as_ref().and_then(|p| p.tasks.get(local)).copied();
     if let Some(size) = start.terminal.as_ref().filter(|_| rank == Some(0)) {
@@ -160,7 +290,7 @@ fn become_task(
         let gone = |e| Refusal::of(1, format!("the job is over: {}", crate::slice::chain(&e)));
         group.join_self().map_err(gone)?;
     }
-    if common.host.reset_oom_score {
+    if common.host.oom_score.is_some() {
         // Only lowering it again needs a right, so this fails nowhere that matters.
         let _ = std::fs::write(OOM_SCORE, "0");
     }
@@ -186,37 +316,34 @@ fn become_task(
         let line = format!("slurmstepd: error: {note}\n");
         let _ = nix::unistd::write(io::stderr(), line.as_bytes());
     }
-    Err(exec(common, mpi, local))
+    Err(program::exec(common, mpi, local))
 }
 
 /// Puts the files in their places; opens those that have a name, as the user.
 fn install(common: &Common<'_>, local: usize, ends: Ends) -> Result<(), Refusal> {
     let start = common.start;
-    let rank = start.part.as_ref().and_then(|p| p.tasks.get(local)).copied().unwrap_or(0);
-    let name = |pattern: &Option<String>| {
-        pattern.as_deref().filter(|p| !p.is_empty()).map(|p| expand(p, &names(common, rank)))
-    };
-    let null = || File::open("/dev/null").map(OwnedFd::from);
-    let stdin = match (ends.stdin, name(&start.stdin)) {
+    let Paths { stdin, stdout: out_name, stderr } = paths(common, local);
+    let null = || File::open(NULL).map(OwnedFd::from);
+    let stdin = match (ends.stdin, stdin) {
         (Some(fd), _) => fd,
         (None, Some(path)) => File::open(&path).map_err(|e| refused("stdin", &path, &e))?.into(),
-        (None, None) => null().map_err(|e| refused("stdin", "/dev/null", &e))?,
+        (None, None) => null().map_err(|e| refused("stdin", NULL, &e))?,
     };
-    let out_name = name(&start.stdout);
     let stdout: OwnedFd = match (ends.stdout, &out_name) {
         (Some(fd), _) => fd,
         (None, path) => {
-            let path = path.as_deref().unwrap_or("/dev/null");
+            let path = path.as_deref().unwrap_or(NULL);
             create(path, start.append).map_err(|e| refused("stdout", path, &e))?.into()
         }
     };
-    let stderr = match (ends.stderr, name(&start.stderr)) {
+    let stderr = match (ends.stderr, stderr) {
         (Some(fd), _) => fd,
-        // Opened twice, one would overwrite the other.
-        (None, Some(path)) if out_name.as_ref() != Some(&path) => {
+        (None, Some(path)) => {
             create(&path, start.append).map_err(|e| refused("stderr", &path, &e))?.into()
         }
-        (None, _) => stdout.as_fd().try_clone_to_owned().map_err(|e| refused("stderr", "", &e))?,
+        (None, None) => {
+            stdout.as_fd().try_clone_to_owned().map_err(|e| refused("stderr", "", &e))?
+        }
     };
     for (fd, place) in [(stdin.as_raw_fd(), 0), (stdout.as_raw_fd(), 1), (stderr.as_raw_fd(), 2)] {
         // SAFETY: plain descriptors of open files; 0 to 2 are owned by nothing else here.
@@ -231,6 +358,25 @@ fn install(common: &Common<'_>, local: usize, ends: Ends) -> Result<(), Refusal>
     // SAFETY: marks descriptors from 3 on; none is closed before the exec.
     unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
     Ok(())
+}
+
+/// The names of a task's files; `None`: it has none of its own.
+struct Paths {
+    stdin: Option<String>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+}
+
+fn paths(common: &Common<'_>, local: usize) -> Paths {
+    let start = common.start;
+    let rank = start.part.as_ref().and_then(|p| p.tasks.get(local)).copied().unwrap_or(0);
+    let name = |pattern: &Option<String>| {
+        pattern.as_deref().filter(|p| !p.is_empty()).map(|p| expand(p, &names(common, rank)))
+    };
+    let stdout = name(&start.stdout);
+    // Opened twice, one would overwrite the other.
+    let stderr = name(&start.stderr).filter(|path| stdout.as_ref() != Some(path));
+    Paths { stdin: name(&start.stdin), stdout, stderr }
 }
 
 fn names<'a>(common: &'a Common<'_>, rank: u32) -> Names<'a> {
@@ -259,76 +405,4 @@ fn create(path: &str, append: bool) -> io::Result<File> {
 
 fn refused(which: &str, path: &str, error: &io::Error) -> Refusal {
     Refusal::of(1, format!("Could not open {which} file {path}: {}", lines::reason(error)))
-}
-
-/// Executes the program; comes back only with the reason why not.
-fn exec(common: &Common<'_>, mpi: &Mpi, local: usize) -> Refusal {
-    let start = common.start;
-    let programs = &start.programs;
-    let Some(program) = programs.get(local).or(programs.first()) else {
-        return Refusal::of(1, "no command was given");
-    };
-    let mut env = common.environment.clone();
-    // What cannot be bound was refused before the first task.
-    let of_tasks = gpus::of_tasks(common.order, start).unwrap_or_default();
-    let mine = of_tasks.get(local).copied().unwrap_or_default();
-    if start.gpu_bind.as_ref().is_some_and(|bind| bind.verbose) {
-        let line = gpus::verbose_line(common.order, start, mine);
-        let _ = nix::unistd::write(io::stderr(), line.as_bytes());
-    }
-    let mut own = variables::of_task(common.order, start, local, mine);
-    own.push(("SLURM_TASK_PID".to_owned(), getpid().to_string()));
-    env.extend(own.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()));
-    env.extend(mpi.environment(local));
-    let path = env.iter().find_map(|pair| pair.strip_prefix(b"PATH=")).map(<[u8]>::to_vec);
-    let mut line = program.argv.clone();
-    if let Some(wish) = &start.container {
-        let home = env.iter().find_map(|pair| pair.strip_prefix(b"HOME="));
-        let home = home.and_then(|home| std::str::from_utf8(home).ok());
-        match container::words(common.order, start, wish, home) {
-            Ok(words) => drop(line.splice(0..0, words)),
-            Err(text) => return Refusal::of(1, text),
-        }
-    }
-    let command = line.first().map_or("", String::as_str);
-    let argv: Result<Vec<_>, _> = line.iter().map(|a| CString::new(a.as_bytes())).collect();
-    let env: Result<Vec<_>, _> = env.into_iter().map(CString::new).collect();
-    let (Ok(argv), Ok(env)) = (argv, env) else {
-        return Refusal::of(1, "an argument holds a NUL character");
-    };
-    let path = path.unwrap_or_else(|| PATH.as_bytes().to_vec());
-    let mut fault = Errno::ENOENT;
-    for file in candidates(command, &path) {
-        // As execvp(3): a file that may not be executed does not end the search.
-        let Err(e) = execve(&file, &argv, &env);
-        match e {
-            Errno::ENOENT | Errno::ENOTDIR => {}
-            Errno::EACCES => fault = e,
-            other => {
-                fault = other;
-                break;
-            }
-        }
-    }
-    // As Slurm does: the error's number is the exit code.
-    Refusal::of(fault as i32, format!("execve(): {command}: {}", fault.desc()))
-}
-
-fn candidates(command: &str, path: &[u8]) -> Vec<CString> {
-    let c = |bytes: Vec<u8>| CString::new(bytes).ok();
-    if command.contains('/') {
-        return c(command.as_bytes().to_vec()).into_iter().collect();
-    }
-    let places = path.split(|byte| *byte == b':').map(|place| match place {
-        [] => b".".to_vec(),
-        place => place.to_vec(),
-    });
-    places
-        .map(|place| [place.as_slice(), b"/", command.as_bytes()].concat())
-        .filter(|file| {
-            let path = Path::new(std::ffi::OsStr::from_bytes(file));
-            access(path, AccessFlags::F_OK).is_ok()
-        })
-        .filter_map(c)
-        .collect()
 }

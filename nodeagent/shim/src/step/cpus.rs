@@ -54,13 +54,20 @@ pub(super) fn mask(cpus: &[usize]) -> String {
     nibbles.iter().rev().fold("0x".to_owned(), |text, nibble| format!("{text}{nibble:x}"))
 }
 
-/// Binds the calling process. CPUs that the job does not have are the kernel's to refuse.
-pub(super) fn bind(cpus: &[usize]) -> std::io::Result<()> {
-    const WORDS: usize = 64;
+const WORDS: usize = 64;
+
+/// The CPUs as the kernel wants them.
+pub(super) fn bits(cpus: &[usize]) -> [u64; WORDS] {
     let mut bits = [0u64; WORDS];
     for cpu in cpus.iter().filter(|cpu| **cpu < WORDS * 64) {
         bits[cpu / 64] |= 1 << (cpu % 64);
     }
+    bits
+}
+
+/// Binds the calling process. CPUs that the job does not have are the kernel's to refuse.
+pub(super) fn bind(cpus: &[usize]) -> std::io::Result<()> {
+    let bits = bits(cpus);
     // SAFETY: the kernel reads as many bytes as it is told are there.
     let done =
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&bits), bits.as_ptr()) };

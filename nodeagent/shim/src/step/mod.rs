@@ -10,7 +10,7 @@
 //! - `dir`: the step's directory; `launcher`: the process that forks step shims
 //! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
-//! - `child`: from fork to exec; `variables`: what a task finds in its environment; `cpus`, `gpus`: binding
+//! - `child`: from fork to exec; `program`: what is executed; `variables`: what a task finds in its environment; `cpus`, `gpus`: binding
 //! - `mpi`: how the tasks find each other; `container`: a root of their own
 
 mod child;
@@ -23,6 +23,7 @@ mod feed;
 mod gpus;
 pub(crate) mod launcher;
 mod mpi;
+mod program;
 mod streams;
 mod variables;
 

@@ -81,7 +81,7 @@ fn meet(
         return Ok(Mpi::none());
     }
     let environment = variables::of_node(host, order, start);
-    Mpi::begin(&Common { host, order, start, group, environment, groups: None })
+    Mpi::begin(&Common { host, order, start, group, environment, groups: None, doors: &[] })
 }
 
 fn refuse(asker: &mut Client, text: String) {

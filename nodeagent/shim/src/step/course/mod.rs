@@ -13,7 +13,7 @@ mod input;
 mod speech;
 mod tasks;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use super::clients::Client;
 use super::feed::Feed;
 use super::mpi::Mpi;
 use crate::contain::Containment;
+use crate::quick::Standing;
 use crate::slice::Host;
 use crate::usage::{Counted, Meter};
 use ending::ORPHANED;
@@ -45,6 +46,9 @@ pub(super) struct Course<'a> {
     start: StartStep,
     /// What the tasks join.
     group: Option<Group>,
+    doors: Vec<OwnedFd>,
+    /// Laid down while tasks share this process's memory.
+    standing: Option<Standing>,
     /// Whose processes are the step's: its own group, or what descends from here.
     containment: Containment,
     listener: UnixListener,
@@ -101,6 +105,8 @@ impl<'a> Course<'a> {
             order,
             start,
             group,
+            doors: Vec::new(),
+            standing: None,
             containment: Containment::new(own),
             listener,
             clients: vec![asker],

@@ -1,13 +1,16 @@
 //! The tasks of the node: how they start and how each ends.
 
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{ExitStatus, TaskData, TaskExit, TasksStarted};
 use nix::unistd::Pid;
-use std::os::fd::OwnedFd;
 
 use super::Course;
 use crate::identity::Groups;
-use crate::step::child::{self, Common};
+use crate::quick::{self, Standing};
+use crate::step::child::{self, Common, Quick};
 use crate::step::streams::{Stream, window};
 use crate::step::variables;
 use crate::usage;
@@ -21,6 +24,8 @@ pub(super) struct Task {
     pub(super) fed: u64,
     pub(super) streams: [Stream; 2],
     pub(super) terminal: bool,
+    /// It was not its program yet when the others were.
+    pub(super) late: Option<Quick>,
 }
 
 impl Course<'_> {
@@ -28,6 +33,8 @@ impl Course<'_> {
         let part = self.start.part.clone().unwrap_or_default();
         self.window = window(part.tasks.len() * 2);
         let (order, start, group) = (self.order.clone(), self.start.clone(), self.group.take());
+        // Without them each task finds its own way in, or says why not.
+        let doors = group.as_ref().and_then(|group| group.doors().ok()).unwrap_or_default();
         let common = Common {
             host: self.host,
             environment: variables::of_node(self.host, &order, &start),
@@ -35,9 +42,15 @@ impl Course<'_> {
             start: &start,
             group: group.as_ref(),
             groups: order.user.as_ref().and_then(|user| Groups::look_up(user).ok()),
+            doors: &doors,
         };
         let mut started = TasksStarted::default();
-        for (local, rank) in part.tasks.iter().copied().enumerate() {
+        self.standing = Standing::lay_down(self.host);
+        let all = 0..part.tasks.len();
+        let starting: Vec<_> = all.map(|local| child::start(&common, &self.mpi, local)).collect();
+        let until = Instant::now() + quick::PATIENCE;
+        let mut tasks = Vec::with_capacity(part.tasks.len());
+        for ((local, rank), starting) in part.tasks.iter().copied().enumerate().zip(starting) {
             let mut task = Task {
                 rank,
                 pid: None,
@@ -46,9 +59,11 @@ impl Course<'_> {
                 fed: 0,
                 streams: [Stream::new(rank, 1, None), Stream::new(rank, 2, None)],
                 terminal: start.terminal.is_some() && rank == 0,
+                late: None,
             };
-            match child::start(&common, &self.mpi, local) {
+            match starting.and_then(|s| s.settle(&common, &self.mpi, local, until)) {
                 Ok(child) => {
+                    task.late = child.late;
                     started.tasks.push(rank);
                     started.pids.push(child.pid.as_raw().cast_unsigned());
                     task.pid = Some(child.pid);
@@ -63,9 +78,10 @@ impl Course<'_> {
                     task.exit = Some(TaskExit { task: rank, status, ..TaskExit::default() });
                 }
             }
-            self.tasks.push(task);
+            tasks.push(task);
         }
-        self.group = group;
+        (self.tasks, self.group, self.doors) = (tasks, group, doors);
+        self.stand_up();
         self.mpi.launched();
         self.tell(&Said::Started(started));
         let refused: Vec<TaskExit> = self.tasks.iter().filter_map(|t| t.exit).collect();
@@ -74,6 +90,15 @@ impl Course<'_> {
         let streams = self.tasks.iter().flat_map(|t| t.streams.iter());
         let ended: Vec<TaskData> = streams.flat_map(Stream::again).collect();
         ended.into_iter().for_each(|data| self.tell(&Said::Data(data)));
+    }
+
+    /// Takes up the standing that was laid down, once no task shares this process's memory.
+    fn stand_up(&mut self) {
+        if self.tasks.iter().all(|task| task.late.is_none())
+            && let Some(standing) = self.standing.take()
+        {
+            standing.take_up();
+        }
     }
 
     /// Collects every ended child: tasks, and orphans that came to the subreaper.
@@ -85,6 +110,12 @@ impl Course<'_> {
             }
             let task = self.tasks.iter().position(|t| t.pid.map(Pid::as_raw) == Some(pid));
             let Some(at) = task else { continue };
+            let late = self.tasks[at].late.take();
+            self.stand_up();
+            if late.is_some_and(|quick| quick.failed(Duration::ZERO) == Some(true)) {
+                let rank = self.tasks[at].rank;
+                self.tell(&Said::Note(format!("error: task {rank} could not become its program")));
+            }
             let killed = libc::WIFSIGNALED(raw);
             let status = match killed {
                 true => ExitStatus { code: 0, signal: libc::WTERMSIG(raw).cast_unsigned() },

@@ -159,6 +159,11 @@ impl Mpi {
         }
     }
 
+    /// Whether tasks keep files of ours open, see [`Mpi::keep`].
+    pub(super) fn keeps(&self) -> bool {
+        matches!(self.kind, Kind::Pmi(_))
+    }
+
     /// In the task, when all other files are marked to be closed.
     pub(super) fn keep(&self, local: usize) -> io::Result<()> {
         match &self.kind {
