@@ -20,6 +20,12 @@ pub fn failed() -> i32 {
         .unwrap_or(FAILED)
 }
 
+/// What the system says of an error, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
 /// Writes `PROGRAM: error: TEXT` for each line of `text`, as Slurm's tools do.
 pub fn error(program: &str, text: &str) {
     let mut out = std::io::stderr().lock();

@@ -168,12 +168,14 @@ fn wishes_that_cannot_be_are_refused_in_slurms_words() {
                 srun -w n9 true; echo code $?\nsrun -w n3 true; echo code $?\n\
                 srun --gres=gpu:1 true; echo code $?\nsrun --mem=64G true; echo code $?\n\
                 srun -c99 true; echo code $?\nsrun; echo code $?\n\
-                srun ./there; echo code $?\nsrun ./nothere; echo code $?";
+                srun ./there; echo code $?\nsrun ./nothere; echo code $?\n\
+                srun -n2 -o nowhere/out sleep 60; echo code $?";
     cluster.script("there", "not executable");
     let job = batch(&cluster, &["-N2", "-w", "n[1-2]", "-n2"], text);
     cluster.ended(job);
     let out = cluster.text("faults.out");
     let create = format!("srun: error: Unable to create step for job {job}: ");
+    let nowhere = cluster.work().join("nowhere/out").display().to_string();
     let mut rest = out.as_str();
     for (said, code) in [
         (format!("{create}More processors requested than permitted"), 1),
@@ -186,6 +188,7 @@ fn wishes_that_cannot_be_are_refused_in_slurms_words() {
         ("No command given to execute.".to_owned(), 1),
         ("slurmstepd: error: execve(): ./there: Permission denied".to_owned(), 13),
         ("slurmstepd: error: execve(): ./nothere: No such file or directory".to_owned(), 2),
+        (format!("srun: error: Could not open file {nowhere}: No such file or directory"), 143),
     ] {
         let end = format!("code {code}\n");
         let Some((part, after)) = rest.split_once("\ncode ") else { panic!("{said}:\n{out}") };

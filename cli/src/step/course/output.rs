@@ -23,7 +23,8 @@ impl Course {
         let digits = self.grant.tasks.saturating_sub(1).max(1).ilog10() as usize + 1;
         let manner = Manner { label: wish.label, unbuffered: wish.unbuffered || wish.pty, digits };
         let names = self.names();
-        let mut files: HashMap<String, usize> = HashMap::new();
+        // None: it could not be opened, which was said.
+        let mut files: HashMap<String, Option<usize>> = HashMap::new();
         let err = wish.stderr.clone().unwrap_or_else(|| match &wish.stdout {
             // Errors go where output goes, unless that is srun's own.
             Sink::File(path) => Sink::File(path.clone()),
@@ -42,12 +43,14 @@ impl Course {
                     let path = wish.workdir.join(names::expand(&pattern, &names));
                     let key = path.to_string_lossy().into_owned();
                     if let Some(at) = files.get(&key) {
-                        self.places.insert(stream, *at);
+                        self.places.extend(at.map(|at| (stream, at)));
                         continue;
                     }
-                    files.insert(key, self.sinks.len());
-                    Place::file(&path, wish.append, manner, tell.clone())
-                        .map_err(|e| format!("Could not open file {}: {e}", path.display()))
+                    let place = Place::file(&path, wish.append, manner, tell.clone());
+                    files.insert(key, place.is_ok().then_some(self.sinks.len()));
+                    place.map_err(|e| {
+                        format!("Could not open file {}: {}", path.display(), exit::reason(&e))
+                    })
                 }
             };
             match place {
