@@ -54,8 +54,8 @@ pub fn why(args: &[String]) -> i32 {
     };
     let mut replies = Vec::new();
     for pick in &picks {
-        match ask(&mut client, pick) {
-            Ok(reply) => replies.push(reply),
+        match ask_all(&mut client, pick) {
+            Ok(some) => replies.extend(some),
             Err(error) => return super::failed(PROGRAM, "slurm_load_jobs", &error),
         }
     }
@@ -65,6 +65,17 @@ pub fn why(args: &[String]) -> i32 {
         false => replies.iter().map(|reply| told(reply, &here)).collect(),
     });
     exit::OK
+}
+
+/// One job, or every component of the one that is led by the one asked for.
+fn ask_all(client: &mut Client, pick: &Pick) -> Result<Vec<WhyReply>, CallError> {
+    let first = ask(client, pick)?;
+    let part = first.job.as_ref().and_then(|job| shown::spec(job).het);
+    let mut replies = vec![first];
+    for place in 1..part.filter(|part| part.index == 0).map_or(1, |part| part.count) {
+        replies.push(ask(client, &Pick { job: pick.job + place, ..pick.clone() })?);
+    }
+    Ok(replies)
 }
 
 fn ask(client: &mut Client, pick: &Pick) -> Result<WhyReply, CallError> {

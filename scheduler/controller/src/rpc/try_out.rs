@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use muster_core::command::{Command, StartWish};
+use muster_core::command::Command;
 use muster_core::decide::decide;
 use muster_core::event::Event;
 use muster_core::plan::{self, Backfill, Group, Head, Policy, View};
@@ -44,46 +44,75 @@ pub async fn test_only(
     let tried = controller.engine.read(move |state| {
         let now = now.max(state.clock);
         let decision = decide(state, &Command::Submit(Box::new(submit)), now)?;
-        let found = decision.events.into_iter().find_map(|event| match event {
+        let found = decision.events.into_iter().filter_map(|event| match event {
             Event::Submitted { job, spec, .. } => Some((job, spec)),
             _ => None,
         });
-        // A request that was answered before is tried as what it was answered with.
-        let (job, spec) =
-            found.ok_or(Rejection::BadValue("this request was used before".into()))?;
-        Ok::<_, Rejection>(trial(state, &policy, job, &spec, now))
+        let components: Vec<(JobId, Arc<JobSpec>)> = found.collect();
+        if components.is_empty() {
+            return Err(Rejection::BadValue("this request was used before".into()));
+        }
+        Ok::<_, Rejection>(trial(state, &policy, &components, now))
     });
     tried.await?.map_err(|refusal| refused(&refusal))
 }
 
+/// When the job would start, and what its components would have together.
 fn trial(
     state: &State,
     policy: &Policy,
-    job: JobId,
-    spec: &JobSpec,
+    components: &[(JobId, Arc<JobSpec>)],
     now: Timestamp,
 ) -> v1::TestOnlyReply {
+    let ((job, spec), others) = components.split_first().expect("a job has a component");
     // Alone in the queue: what waits already may come first, and is not waited for.
     let policy = Policy { shadows: 1, backfill: Backfill::InOrder, ..*policy };
     let mut view = plan::view(state, now, &Policy { max_heads: 0, ..policy });
-    view.groups = groups(&view, job, spec, now);
-    let mut found = plan::plan(&view, &policy, now, FUEL);
-    let first = spec.partitions.first().map(|p| p.to_string()).unwrap_or_default();
+    view.groups = groups(&view, *job, spec, now);
+    view.hets.clear();
+    if !others.is_empty() {
+        let mates = others.iter().map(|(job, spec)| groups(&view, *job, spec, now)).collect();
+        view.hets.insert(*job, mates);
+    }
+    let found = plan::plan(&view, &policy, now, FUEL);
     let no_earlier = |start: Timestamp| spec.begin.map_or(start, |begin| begin.max(start));
-    let reply = |start, cpus, nodes: &mut dyn Iterator<Item = NodeId>, partition| {
-        let nodes = host_list(state, nodes);
+    let reply = |start, cpus, nodes: Vec<NodeId>, partitions: Vec<&str>| {
+        let nodes = host_list(state, nodes.into_iter());
+        let partition = distinct(partitions).join(",");
         v1::TestOnlyReply { job: job.0, start: no_earlier(start).0, cpus, nodes, partition }
     };
-    if let Some(StartWish { partition, placement, .. }) = found.starts.pop() {
-        return reply(now, placement.cpus(), &mut placement.nodes(), partition.to_string());
+    if !found.starts.is_empty() {
+        let starts = found.starts.iter();
+        let cpus = starts.clone().map(|wish| wish.placement.cpus()).sum();
+        let nodes = starts.clone().flat_map(|wish| wish.placement.nodes()).collect();
+        return reply(now, cpus, distinct(nodes), starts.map(|wish| &*wish.partition).collect());
     }
-    let soonest = found.shadows.iter().min_by_key(|shadow| shadow.start);
-    let Some(shadow) = soonest else {
+    let Some(soonest) = found.shadows.iter().map(|shadow| shadow.start).min() else {
+        let first = spec.partitions.first().map(|p| p.to_string()).unwrap_or_default();
         return v1::TestOnlyReply { job: job.0, partition: first, ..Default::default() };
     };
-    let cpus = shadow.parts.iter().map(plan::Part::cpus).sum();
-    let partition = view.partitions[shadow.partition as usize].partition.name.to_string();
-    reply(shadow.start, cpus, &mut shadow.parts.iter().map(|part| part.node), partition)
+    // In several partitions a plain job has a promise each: the first of the soonest is told.
+    let at_once = found.shadows.iter().filter(|shadow| shadow.start == soonest);
+    let shadows: Vec<_> = at_once.take(components.len()).collect();
+    let parts = || shadows.iter().flat_map(|shadow| &shadow.parts);
+    let name = |at: u32| &*view.partitions[at as usize].partition.name;
+    reply(
+        soonest,
+        parts().map(plan::Part::cpus).sum(),
+        distinct(parts().map(|part| part.node).collect()),
+        shadows.iter().map(|shadow| name(shadow.partition)).collect(),
+    )
+}
+
+/// Without those that were there before.
+fn distinct<T: PartialEq>(items: Vec<T>) -> Vec<T> {
+    let mut out = Vec::with_capacity(items.len());
+    for item in items {
+        if !out.contains(&item) {
+            out.push(item);
+        }
+    }
+    out
 }
 
 /// The job alone in the queue, in each of its partitions.

@@ -135,7 +135,10 @@ pub fn why(survey: &Survey, policy: &Policy, now: Timestamp, fuel: u64) -> Why {
         }
         None => out.waits_for = endless(survey, &usable),
     }
-    out.changes = changes::changes(survey, policy, now, &mut left);
+    // What would start it is told of the first component: it starts with that one alone.
+    if !subject.follows() {
+        out.changes = changes::changes(survey, policy, now, &mut left);
+    }
     out.fuel_used = fuel - left;
     out
 }
@@ -148,10 +151,11 @@ fn planned(view: &View, policy: &Policy, now: Timestamp, fuel: &mut u64) -> Plan
 
 fn reason(survey: &Survey, plan: &Plan) -> Reason {
     let Survey { view, subject, .. } = survey;
-    if let Some(reason) = plan.reasons.jobs.get(&subject.job) {
+    let head = subject.leader();
+    if let Some(reason) = plan.reasons.jobs.get(&head) {
         return *reason;
     }
-    let groups = view.groups.iter().filter(|g| g.heads.iter().any(|h| h.job == subject.job));
+    let groups = view.groups.iter().filter(|g| g.heads.iter().any(|h| h.job == head));
     let known = groups.filter_map(|group| {
         let name = &view.partitions[group.partition as usize].partition.name;
         plan.reasons.shapes.get(name)?.get(&group.shape)

@@ -1,5 +1,6 @@
 //! Why a job waits: what falls out where, whom it waits for, and what would start it.
 
+use super::het::component;
 use super::*;
 use crate::command::{JobChange, NodeChange, NodeVerb};
 use crate::plan::why::{Change, Filter, Funnel, Survey, Why, survey, why};
@@ -294,4 +295,25 @@ fn what_a_change_promises_holds_once_it_is_made() {
     assert_eq!(w.pass(), 1);
     assert_eq!(w.nodes_of(job.0), ["n2"]);
     w.proven();
+}
+
+#[test]
+fn each_component_tells_where_it_stands_and_the_first_what_would_help() {
+    let mut w = World::new();
+    w.submit(|spec, request| {
+        spec.time_limit = TimeLimit::minutes(10).into();
+        request.required_nodes = vec!["n2".into()];
+        request.cpus_per_task = 8;
+    });
+    w.pass();
+    w.run(1);
+    let parts = vec![component("lead", 1, 8), component("work", 1, 8)];
+    assert_eq!(super::het::try_het(&mut w, parts), Ok(JobId(2)));
+    w.pass();
+    let said = |id| why(&surveyed(&w, JobId(id)), &POLICY, w.now, DEFAULT_FUEL);
+    let (lead, work) = (said(2), said(3));
+    assert_eq!((lead.reason, work.reason), (Reason::Resources, Reason::Resources));
+    let at = |said: &Why| said.start.as_ref().map(|start| start.at);
+    assert!(at(&lead).is_some() && at(&lead) == at(&work), "{lead:?} {work:?}");
+    assert!(work.changes.is_empty() && !work.funnels.is_empty());
 }

@@ -60,7 +60,8 @@ pub fn survey(state: &State, now: Timestamp, policy: &Policy, job: JobId) -> Opt
     let subject = subject(state, now, job)?;
     let mut view = view(state, now, &estimating(policy));
     let stands = view.groups.iter().any(|g| g.heads.iter().any(|h| h.job == subject.job));
-    if !stands && subject.blocked.is_none() {
+    // Other components than the first come with it, from wherever it stands.
+    if !stands && subject.blocked.is_none() && !subject.follows() {
         // Too far behind to be among the heads that were copied.
         let groups = groups(&view, &subject, &subject.spec, subject.head());
         view.groups.extend(groups);
@@ -74,7 +75,12 @@ pub fn survey(state: &State, now: Timestamp, policy: &Policy, job: JobId) -> Opt
 
 fn subject(state: &State, now: Timestamp, id: JobId) -> Option<Subject> {
     let found = state.find(id)?;
-    let blocked = state.static_reason(found, now);
+    // What a component waits for is its leader's to say.
+    let speaker = match found {
+        JobView::Single(job) => JobView::Single(state.leader_of(job)),
+        JobView::Task(_) | JobView::ArrayRest(_) => found,
+    };
+    let blocked = state.static_reason(speaker, now);
     match found {
         JobView::Single(job) | JobView::Task(job) => {
             let Phase::Pending { eligible_at, .. } = job.phase else { return None };
@@ -100,6 +106,17 @@ fn subject(state: &State, now: Timestamp, id: JobId) -> Option<Subject> {
 }
 
 impl Subject {
+    /// Whether it is a component that another one leads.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.spec.het.is_some_and(|het| het.index > 0)
+    }
+
+    /// The job that a pass has a reason for.
+    pub(super) fn leader(&self) -> JobId {
+        self.spec.het.map_or(self.job, |het| het.leader(self.job))
+    }
+
     pub(super) fn head(&self) -> Head {
         let Subject { job, throttled_by, eligible_at, .. } = *self;
         Head { job, throttled_by, eligible_at }
