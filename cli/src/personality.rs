@@ -30,12 +30,29 @@ pub const SLURM: &[Personality] = &[
         main: crate::verbs::scontrol,
         about: "show and change jobs, nodes and partitions",
     },
+    Personality {
+        name: "scrontab",
+        main: crate::verbs::scrontab,
+        about: "not supported: use cron and sbatch",
+    },
+    Personality { name: "sdiag", main: crate::query::sdiag, about: "what the controller did" },
     Personality { name: "seff", main: crate::query::seff, about: "how well a job used its share" },
     Personality { name: "sinfo", main: crate::query::sinfo, about: "nodes and partitions" },
+    Personality {
+        name: "sprio",
+        main: crate::verbs::sprio,
+        about: "not supported: use squeue -o %Q and muster why",
+    },
     Personality { name: "squeue", main: crate::query::squeue, about: "the queue" },
+    Personality { name: "sreport", main: crate::verbs::sreport, about: "not supported: use sacct" },
     Personality { name: "srun", main: crate::step::srun, about: "run tasks in a job" },
     Personality { name: "sshare", main: crate::query::sshare, about: "shares (none are kept)" },
     Personality { name: "sstat", main: crate::query::sstat, about: "what running jobs use" },
+    Personality {
+        name: "strigger",
+        main: crate::verbs::strigger,
+        about: "not supported: use sbatch --dependency and --mail-type",
+    },
 ];
 
 /// Commands of our own, after the word `muster`.

@@ -10,11 +10,11 @@ use futures::Stream;
 use muster_proto::token::ClusterKey;
 use muster_proto::v1::query_server::{Query, QueryServer};
 use muster_proto::v1::{
-    GetScriptReply, GetScriptRequest, GpuPage, HistoryPage, HistoryRequest, IssueTokenReply,
-    IssueTokenRequest, JobPage, ListJobsRequest, ListNodesRequest, ListPartitionsRequest,
-    ListReservationsRequest, ListUsageRequest, NodePage, PartitionPage, PingReply, PingRequest,
-    ReservationPage, ShowConfigReply, ShowConfigRequest, ShowTopologyReply, ShowTopologyRequest,
-    UsagePage, WatchEvent, WatchRequest,
+    DiagReply, DiagRequest, GetScriptReply, GetScriptRequest, GpuPage, HistoryPage, HistoryRequest,
+    IssueTokenReply, IssueTokenRequest, JobPage, ListJobsRequest, ListNodesRequest,
+    ListPartitionsRequest, ListReservationsRequest, ListUsageRequest, NodePage, PartitionPage,
+    PingReply, PingRequest, ReservationPage, ShowConfigReply, ShowConfigRequest, ShowTopologyReply,
+    ShowTopologyRequest, UsagePage, WatchEvent, WatchRequest,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -164,6 +164,10 @@ impl Query for Tokens {
         &self,
         _: Request<ListNodesRequest>,
     ) -> Result<Response<Self::ListGpusStream>, Status> {
+        elsewhere()
+    }
+
+    async fn diag(&self, _: Request<DiagRequest>) -> Result<Response<DiagReply>, Status> {
         elsewhere()
     }
 

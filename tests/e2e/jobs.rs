@@ -34,6 +34,31 @@ fn a_script_runs_and_leaves_output_exit_code_and_history() {
 }
 
 #[test]
+fn counters_tell_of_jobs_passes_and_calls() {
+    let cluster = Cluster::start();
+    let good = cluster.submit(&["--wrap=true"]);
+    let bad = cluster.submit(&["--wrap=exit 3"]);
+    let held = cluster.submit(&["--hold", "--array=1-3", "--wrap=true"]);
+    cluster.outcome(good);
+    cluster.outcome(bad);
+    cluster.ok(&["scancel", &held.to_string()]);
+    let said = cluster.ok(&["sdiag"]);
+    let count = |name: &str| {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(name));
+        let number = line.and_then(|rest| rest.trim().parse::<u64>().ok());
+        number.unwrap_or_else(|| panic!("{name} in {said}"))
+    };
+    assert_eq!([count("Jobs submitted:"), count("Jobs started:")], [5, 2]);
+    assert_eq!([count("Jobs completed:"), count("Jobs failed:")], [1, 1]);
+    assert_eq!([count("Jobs canceled:"), count("Jobs pending:")], [3, 0]);
+    assert!(count("Total cycles:") > 0 && count("Server thread count:") > 0);
+    let submits = said.lines().find(|line| line.trim().starts_with("Submit "));
+    assert!(submits.is_some_and(|line| line.contains("count:3 ")), "{said}");
+    let said = cluster.run(&["muster", "strigger", "--set"]);
+    assert!(said.code == 1 && said.err.starts_with("strigger: error: "), "{said:?}");
+}
+
+#[test]
 fn a_script_may_come_from_stdin_or_from_the_command_line() {
     let cluster = Cluster::start();
     let said = finish_with(

@@ -13,6 +13,7 @@
 //! - `pick`: lists of ids, users and states that narrow what is shown
 //! - `squeue`, `sinfo`, `sacct`, `sstat`, `seff`: the commands
 //! - `accounts`: `sacctmgr` and `sshare`, which have little to say here
+//! - `sdiag`: what the controller did since its start
 //! - `gpu`: every GPU of the cluster (`muster gpu`)
 //! - `json`: the documents of `--json`
 
@@ -23,6 +24,7 @@ pub(crate) mod json;
 pub(crate) mod layout;
 pub(crate) mod pick;
 mod sacct;
+mod sdiag;
 mod seff;
 pub(crate) mod shown;
 mod sinfo;
@@ -141,6 +143,12 @@ pub fn sacctmgr(args: &[String]) -> i32 {
 #[must_use]
 pub fn sshare(args: &[String]) -> i32 {
     run("sshare", accounts::shares, args)
+}
+
+/// What the controller did since its start.
+#[must_use]
+pub fn sdiag(args: &[String]) -> i32 {
+    run("sdiag", sdiag::command, args)
 }
 
 /// Every GPU of the cluster.

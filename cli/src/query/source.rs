@@ -49,6 +49,9 @@ pub(crate) trait Source {
     /// A job's script, or its environment.
     fn script(&mut self, request: &v1::GetScriptRequest) -> Result<Vec<u8>, CallError>;
 
+    /// What the controller did since its start.
+    fn diag(&mut self) -> Result<v1::DiagReply, CallError>;
+
     /// The cluster's name.
     fn cluster(&mut self) -> Result<String, CallError>;
 }
@@ -175,6 +178,11 @@ impl Source for Live {
         self.client()?.call(async |mut api: Api| {
             Ok(api.query.get_script(*request).await?.into_inner().content.to_vec())
         })
+    }
+
+    fn diag(&mut self) -> Result<v1::DiagReply, CallError> {
+        self.client()?
+            .call(async |mut api: Api| Ok(api.query.diag(v1::DiagRequest {}).await?.into_inner()))
     }
 
     fn cluster(&mut self) -> Result<String, CallError> {

@@ -7,10 +7,11 @@
 //! - `scontrol`: show and change jobs, nodes, partitions
 //! - `network`: the switches and blocks between the nodes
 //! - `dump_pass`: a scheduling pass in a file; `why`: why a job waits;
-//!   `completions`: for the shell
+//!   `completions`: for the shell; `missing`: what there is not
 
 mod completions;
 mod dump_pass;
+mod missing;
 mod network;
 mod scancel;
 mod scontrol;
@@ -18,6 +19,7 @@ mod why;
 
 pub use completions::completions;
 pub use dump_pass::dump_pass;
+pub use missing::{scrontab, sprio, sreport, strigger};
 pub use network::topology;
 pub use scancel::scancel;
 pub use scontrol::scontrol;

@@ -11,6 +11,7 @@
 //!   `estimates`: looks further ahead
 //! - `duties`: the effects of commits, brought to whom they concern; `changes`: to those who
 //!   watch; `recorder`: to the history; `upkeep`: ticks and purges
+//! - `counts`: passes and calls in numbers
 //! - `history/`: finished jobs in SQLite or PostgreSQL
 //! - `show/`: state as messages; `cluster`: the config as the core sees it
 //! - `serve`: sockets, TLS, start and end
@@ -18,6 +19,7 @@
 pub mod auth;
 pub mod changes;
 pub mod cluster;
+pub mod counts;
 pub mod dump;
 pub mod duties;
 pub mod engine;
@@ -45,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use auth::Auth;
 use changes::Changes;
+use counts::Counts;
 use engine::EngineHandle;
 use history::History;
 use pass::Opinions;
@@ -70,6 +73,7 @@ pub struct Controller {
     pub recorder: Recorder,
     pub changes: Changes,
     pub opinions: Opinions,
+    pub counts: Counts,
     pub dumps: dump::Dumps,
     pub estimates: estimates::Estimates,
     pub started_at: Timestamp,

@@ -141,6 +141,7 @@ pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
         .map(|(at, _)| u32::try_from(at).expect("node numbers are 32 bits"))
         .collect();
     let fuel = config.scheduler.pass_fuel;
+    let heads = view.groups.iter().map(|group| group.heads.len() as u64).sum();
     let planned = tokio::task::spawn_blocking(move || {
         let plan = plan::plan(&view, &policy, now, fuel);
         let promised = why::starts(&view, &plan, now);
@@ -164,6 +165,7 @@ pub async fn pass(controller: &Controller) -> Result<bool, EngineError> {
     controller.opinions.passes.fetch_add(1, Relaxed);
     controller.opinions.last_at.store(now.0, Relaxed);
     let took = began.elapsed();
+    controller.counts.passed(took, heads);
     let target = Duration::from_millis(config.scheduler.pass_target_ms.into());
     let symptom = dump::symptom(planned_in, target, wished, &refused);
     match symptom {

@@ -95,6 +95,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ar
         recorder: Default::default(),
         changes: Default::default(),
         opinions: Default::default(),
+        counts: Default::default(),
         dumps: Default::default(),
         estimates: Default::default(),
         started_at: crate::now(),
@@ -166,7 +167,7 @@ async fn listen_unix(controller: &Arc<Controller>, path: &Path) -> anyhow::Resul
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
         .with_context(|| format!("open {} to all users", path.display()))?;
     tracing::info!(socket = %path.display(), "listening");
-    let server = Server::builder().add_routes(routes(controller));
+    let server = Server::builder().layer(controller.counts.clone()).add_routes(routes(controller));
     let stop = controller.stop.clone();
     Ok(tokio::spawn(async move {
         let incoming = UnixListenerStream::new(listener);
@@ -196,6 +197,7 @@ pub fn listen_tls(
         .context("use security.tls_cert and tls_key")?
         .http2_keepalive_interval(Some(KEEPALIVE))
         .tcp_nodelay(true)
+        .layer(controller.counts.clone())
         .add_routes(routes(controller));
     let stop = controller.stop.clone();
     if let Ok(address) = listener.local_addr() {

@@ -64,6 +64,11 @@ pub(crate) fn sinfo(groups: &[Group], about: &About) -> String {
     document(about, json!({ "sinfo": list }))
 }
 
+/// The `{"statistics": {...}}` document.
+pub(crate) fn statistics(content: &Value, about: &About) -> String {
+    document(about, json!({ "statistics": content }))
+}
+
 /// The `{"jobs": [...]}` document of accounting.
 pub(crate) fn history(rows: &[HistoryRow], about: &About) -> String {
     let list: Vec<Value> = rows.iter().map(|row| history::document(row, about)).collect();
@@ -95,7 +100,7 @@ fn document(about: &About, content: Value) -> String {
 }
 
 /// One object out of several: the shapes are longer than one literal should be.
-fn merged<const N: usize>(parts: [Value; N]) -> Value {
+pub(crate) fn merged<const N: usize>(parts: [Value; N]) -> Value {
     let mut whole = Map::new();
     for part in parts {
         if let Value::Object(fields) = part {

@@ -70,6 +70,11 @@ fn clients_get_the_queue_they_parse() {
 }
 
 #[test]
+fn exporters_get_the_counters_they_parse() {
+    check("sdiag.txt");
+}
+
+#[test]
 fn clients_get_the_nodes_they_parse() {
     check("sinfo.txt");
 }

@@ -8,7 +8,7 @@ use muster_proto::v1::{self, ErrorDetail, JobState, NodeBase, memory, time_limit
 use super::super::source::Source;
 use super::super::surroundings::Surroundings;
 use super::super::times::Style;
-use super::super::{Output, accounts, gpu, sacct, seff, sinfo, squeue, sstat};
+use super::super::{Output, accounts, gpu, sacct, sdiag, seff, sinfo, squeue, sstat};
 use crate::connect::CallError;
 use crate::step::figures::Figures;
 
@@ -161,6 +161,35 @@ impl Source for Fixed {
         }
     }
 
+    fn diag(&mut self) -> Result<v1::DiagReply, CallError> {
+        self.up()?;
+        let call = |method: &str, count, total_us| v1::CallCount {
+            method: method.into(),
+            count,
+            total_us,
+        };
+        Ok(v1::DiagReply {
+            now: NOW,
+            started_at: NOW - 10 * MINUTE,
+            threads: 1,
+            submitted: 40,
+            started: 30,
+            completed: 20,
+            cancelled: 3,
+            failed: 2,
+            pending: 5,
+            running: 10,
+            passes: 120,
+            pass_last_us: 900,
+            pass_max_us: 4000,
+            pass_total_us: 120_000,
+            last_pass_at: NOW - 1000,
+            last_considered: 5,
+            considered: 1200,
+            calls: vec![call("ListJobs", 7, 2100), call("Submit", 40, 8000)],
+        })
+    }
+
     fn cluster(&mut self) -> Result<String, CallError> {
         self.up()?;
         Ok("demo".into())
@@ -204,6 +233,7 @@ pub(super) fn run(words: &[String], source: &mut Fixed, here: &Surroundings) -> 
         "seff" => seff::command(args, source, here),
         "sacctmgr" => accounts::manage(args, source, here),
         "sshare" => accounts::shares(args, source, here),
+        "sdiag" => sdiag::command(args, source, here),
         "gpu" => gpu::command(args, source, here),
         other => panic!("no query command is called {other}"),
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use muster_core::command::Command;
 use muster_core::effect::Effect;
+use muster_core::event::Event;
 use muster_core::rejection::Rejection;
 use muster_core::state::State;
-use muster_model::Timestamp;
+use muster_model::{Outcome, Timestamp};
 use muster_store::{Blobs, Log, LogError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -82,6 +83,38 @@ pub struct Stats {
     pub snapshot_pause_us: AtomicU64,
     /// Calls refused because the inbox was full.
     pub shed: AtomicU64,
+    /// Jobs since the start; tasks of arrays count one by one.
+    pub submitted: AtomicU64,
+    pub started: AtomicU64,
+    pub completed: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+impl Stats {
+    fn count(&self, event: &Event) {
+        let ended = |outcome: &Outcome| match outcome {
+            Outcome::Completed => &self.completed,
+            Outcome::Cancelled { .. } => &self.cancelled,
+            Outcome::Failed(_)
+            | Outcome::Timeout
+            | Outcome::OutOfMemory
+            | Outcome::NodeFail { .. }
+            | Outcome::Deadline
+            | Outcome::Preempted
+            | Outcome::BootFail => &self.failed,
+        };
+        let (counter, jobs) = match event {
+            Event::Submitted { spec, .. } => {
+                (&self.submitted, spec.array.as_ref().map_or(1, |array| array.indices.len()))
+            }
+            Event::Started { .. } => (&self.started, 1),
+            Event::Ended { outcome, .. } => (ended(outcome), 1),
+            Event::TasksEnded { tasks, outcome, .. } => (ended(outcome), tasks.len()),
+            _ => return,
+        };
+        counter.fetch_add(jobs as u64, Relaxed);
+    }
 }
 
 /// How others reach the engine. It stops when the last handle is gone.
@@ -401,6 +434,8 @@ impl Engine {
         let step = step(&mut self.state, wishes, (self.clock)());
         let decided = Instant::now();
         if let Some(batch) = step.commit {
+            let facts = step.replies.iter().flatten().flat_map(|reply| &reply.events);
+            facts.for_each(|event| self.stats.count(event));
             let events = step.replies.iter().flatten().map(|r| r.events.len() as u64).sum();
             let bytes = batch.payload.len() as u64;
             self.index = self.log.append(batch)?;

@@ -406,6 +406,30 @@ impl v1::query_server::Query for Service {
         Ok(Response::new(v1::ShowConfigReply { entries }))
     }
 
+    async fn diag(
+        &self,
+        request: Request<v1::DiagRequest>,
+    ) -> Result<Response<v1::DiagReply>, Status> {
+        self.auth.caller(&request)?;
+        let (live, active) = self.engine.read(|s| (s.derived.live, s.derived.active)).await?;
+        let stats = self.engine.stats();
+        let mut reply = v1::DiagReply {
+            now: crate::now().0,
+            started_at: self.started_at.0,
+            submitted: stats.submitted.load(Relaxed),
+            started: stats.started.load(Relaxed),
+            completed: stats.completed.load(Relaxed),
+            cancelled: stats.cancelled.load(Relaxed),
+            failed: stats.failed.load(Relaxed),
+            pending: live.saturating_sub(active),
+            running: active,
+            last_pass_at: self.opinions.last_at.load(Relaxed),
+            ..Default::default()
+        };
+        self.counts.tell(&mut reply);
+        Ok(Response::new(reply))
+    }
+
     async fn why(
         &self,
         request: Request<v1::WhyRequest>,
