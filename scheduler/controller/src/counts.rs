@@ -66,12 +66,13 @@ impl Counts {
         (reply.pass_total_us, reply.last_considered) = (us(total), last_heads);
         reply.considered = heads;
         reply.threads = inner.under_way;
-        let call = |(method, (count, total)): (&Box<str>, &(u64, Duration))| v1::CallCount {
+        let calls = inner.calls.iter();
+        let call = calls.map(|(method, (count, total))| v1::CallCount {
             method: method.to_string(),
             count: *count,
             total_us: us(*total),
-        };
-        reply.calls = inner.calls.iter().map(call).collect();
+        });
+        reply.calls = call.collect();
     }
 }
 

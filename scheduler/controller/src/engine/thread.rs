@@ -113,7 +113,7 @@ impl Stats {
             Event::TasksEnded { tasks, outcome, .. } => (ended(outcome), tasks.len()),
             _ => return,
         };
-        counter.fetch_add(jobs as u64, Relaxed);
+        counter.fetch_add(jobs, Relaxed);
     }
 }
 

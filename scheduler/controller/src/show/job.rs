@@ -301,7 +301,7 @@ fn asked(state: &State, spec: &JobSpec, shown: Shown) -> v1::Job {
     });
     let gres: Vec<v1::GresCount> = gres.collect();
     let gpus = gres.iter().filter(|g| g.kind.as_ref().is_some_and(|kind| kind.name == "gpu"));
-    let memory = memory_in(state, spec, spec.partitions.first());
+    let memory = memory_in(state, spec, spec.partitions.first().map(|name| &**name));
     let memory_mib = match memory {
         MemoryRequest::PerNode(mib) => mib.saturating_mul(u64::from(nodes)),
         MemoryRequest::PerCpu(mib) => mib.saturating_mul(u64::from(cpus)),
@@ -345,7 +345,7 @@ fn default_limit(state: &State, spec: &JobSpec) -> Option<TimeLimit> {
 }
 
 /// What its request for memory means in a partition.
-fn memory_in(state: &State, spec: &JobSpec, partition: Option<&Box<str>>) -> MemoryRequest {
+fn memory_in(state: &State, spec: &JobSpec, partition: Option<&str>) -> MemoryRequest {
     let asked = spec.request.memory;
     let partition = partition.and_then(|name| state.partition(name));
     partition.map_or(asked, |known| known.partition.memory(asked))
@@ -381,8 +381,8 @@ fn allocated(state: &State, out: &mut v1::Job, spec: &JobSpec, held: &Allocation
     }
 }
 
-fn ran_in(state: &State, out: &mut v1::Job, spec: &JobSpec, partition: &Box<str>) {
-    out.partition = partition.to_string();
+fn ran_in(state: &State, out: &mut v1::Job, spec: &JobSpec, partition: &str) {
+    out.partition = partition.to_owned();
     out.memory = memory_out(memory_in(state, spec, Some(partition)));
 }
 
