@@ -1,7 +1,7 @@
 //! Requests for GPUs in all their spellings, on machines that are wired as real ones are.
 
 use crate::gpus::machines;
-use crate::harness::Cluster;
+use crate::harness::{Cluster, wait_or};
 
 /// What a job says of itself; it stays until the test is over.
 const TELL: &str = "#!/bin/sh\necho \"$SLURMD_NODENAME $SLURM_JOB_GPUS\"\nsleep 600\n";
@@ -116,4 +116,44 @@ fn sockets_shares_and_cpus_near_the_gpus() {
     assert_eq!(cluster.outcome(shards).0, "COMPLETED");
     assert_eq!(cluster.text("s.out"), "SLURM_SHARDS_ON_NODE=4\n", "counted, and nothing fenced");
     refused(&cluster, &["--gres=shard:17"], "shard");
+}
+
+#[test]
+fn cpus_that_must_be_near_the_gpus_are_waited_for() {
+    let nvml = std::cell::RefCell::new(None);
+    let shape = ["--nodes=1", "--cpus-per-node=32", "--mem-per-node=8G"];
+    let cluster = Cluster::edited(&shape, |cluster, text| {
+        let folder = cluster.dir().join("nvml/n1");
+        *nvml.borrow_mut() = Some(nvidia_ml::kit::Double::new(&folder, "l40s-x4"));
+        let library = format!("nvml_library = \"{}/libnvidia-ml.so\"", folder.display());
+        let text = text.replace("nvml_library = \"none\"", &library);
+        text.replace("cpus = 32\n", "cpus = 32\ngres = \"auto\"\n")
+    });
+    crate::gpus::until(&cluster, &["-n"], " ok", true);
+    // GPUs 0 and 1 are near CPUs 0 to 15, the others near 16 to 31.
+    let held = |job: u32| {
+        let show = cluster.ok(&["scontrol", "-d", "show", "job", &job.to_string()]);
+        let line = show.lines().find(|line| line.contains("CPU_IDs=")).unwrap_or_default();
+        line.trim().replace(" Mem=100", "")
+    };
+    let near = ["-c12", "--mem=100M", "--gres=gpu:1", "--gres-flags=enforce-binding"];
+    let first = place(&cluster, &near).0;
+    assert_eq!(held(first), "Nodes=n1 CPU_IDs=0-11 GRES=gpu:l40s:1(IDX:0)");
+    let second = place(&cluster, &near).0;
+    assert_eq!(held(second), "Nodes=n1 CPU_IDs=16-27 GRES=gpu:l40s:1(IDX:2)");
+    // Eight CPUs and two GPUs are free, but four near each.
+    let script = cluster.script("tell.sh", TELL);
+    let few = ["-c5", "--mem=100M", "--gres=gpu:1", "--gres-flags=enforce-binding", &script];
+    let third = cluster.submit(&few);
+    let why = || cluster.ok(&["muster", "why", &third.to_string()]);
+    wait_or("the reason", why, || why().contains("too few CPUs free near GPUs"));
+    cluster.until(third, "PD");
+    let node = cluster.ok(&["scontrol", "show", "node", "n1"]);
+    assert!(node.contains("CPUAlloc=24 "), "{node}");
+    cluster.ok(&["scancel", &second.to_string()]);
+    cluster.until(third, "R");
+    assert_eq!(held(third), "Nodes=n1 CPU_IDs=16-20 GRES=gpu:l40s:1(IDX:2)");
+    refused(&cluster, &["-c17", "--gres=gpu:1", "--gres-flags=enforce-binding"], "17 CPUs near");
+    let said = cluster.run(&["sbatch", "--gres-flags=perhaps", "--wrap=true"]);
+    assert!(said.code == 255 && said.err.contains("Invalid --gres-flags"), "{said:?}");
 }

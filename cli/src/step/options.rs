@@ -97,7 +97,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("gpus-per-socket", '\0', Value, "", Job),
     row("gpus-per-task", '\0', Value, "SLURM_GPUS_PER_TASK", Both),
     row("gres", '\0', Value, "SLURM_STEP_GRES", Both),
-    row("gres-flags", '\0', Value, "", Noted),
+    row("gres-flags", '\0', Value, "", Job),
     row("help", 'h', Nothing, "", Step),
     row("het-group", '\0', Value, "", Step),
     alias("het-group", "pack-group", Value, Step),

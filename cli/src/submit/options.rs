@@ -98,7 +98,7 @@ pub const ROWS: &[Row] = &[
     row(long("gpus-per-socket"), Value, "", Done, "GPUs on each socket; needs --sockets-per-node"),
     row(long("gpus-per-task"), Value, "SBATCH_GPUS_PER_TASK", Done, "GPUs for each task; needs --ntasks or --gpus"),
     row(long("gres"), Value, "SBATCH_GRES", Done, "generic resources on each node, as gpu:h100:2"),
-    row(long("gres-flags"), Value, "SBATCH_GRES_FLAGS", Noted, "GPUs and CPUs are matched as well as they can be"),
+    row(long("gres-flags"), Value, "SBATCH_GRES_FLAGS", Done, "enforce-binding: CPUs near the job's GPUs alone; disable-binding: any; the others are accepted"),
     row(both("help", 'h'), Nothing, "", Done, "this text"),
     row(long("hint"), Value, "SBATCH_HINT", Kept, "read by job steps; nomultithread also sets --threads-per-core=1"),
     row(both("hold", 'H'), Nothing, "", Done, "submit held"),

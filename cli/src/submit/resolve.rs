@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use muster_model::{ArraySpec, Constraint, Dependency, Hostlist};
+use muster_model::{ArraySpec, Constraint, CpuBinding, Dependency, Hostlist};
 use muster_proto::v1;
 
 use super::args::Settings;
@@ -235,6 +235,11 @@ fn request(
         segment: near.segment,
         topology_alone: near.alone,
         nvlink_required: near.nvlink,
+        cpu_binding: match near.binding {
+            CpuBinding::Preferred => v1::CpuBinding::Unspecified.into(),
+            CpuBinding::Enforced => v1::CpuBinding::Enforced.into(),
+            CpuBinding::Disabled => v1::CpuBinding::Disabled.into(),
+        },
     })
 }
 

@@ -1,7 +1,7 @@
-//! `--switches`, `--segment`, `--exclusive` and `--nvlink`: how near the job's nodes and GPUs are, and
-//! how alone.
+//! `--switches`, `--segment`, `--exclusive`, `--nvlink` and `--gres-flags`: how near the job's nodes,
+//! GPUs and CPUs are, and how alone.
 
-use muster_model::{SwitchWish, TopologyWish};
+use muster_model::{CpuBinding, SwitchWish, TopologyWish};
 
 use super::args::Settings;
 use super::values::{self, invalid};
@@ -31,7 +31,8 @@ pub fn wish(
         )));
     }
     let nvlink = settings.value("nvlink").map(nvlink).transpose()?.unwrap_or(false);
-    Ok(TopologyWish { switches, segment, alone: exclusive(settings)?.1, nvlink })
+    let binding = settings.value("gres-flags").map(binding).transpose()?.unwrap_or_default();
+    Ok(TopologyWish { switches, segment, alone: exclusive(settings)?.1, nvlink, binding })
 }
 
 /// Whether the job waits for GPUs that NVLink joins. They are preferred in any case.
@@ -41,6 +42,20 @@ fn nvlink(word: &str) -> Result<bool, Fault> {
         "preferred" => Ok(false),
         _ => Err(invalid("nvlink")),
     }
+}
+
+/// `--gres-flags`; flags about tasks that share a GPU change nothing here.
+fn binding(text: &str) -> Result<CpuBinding, Fault> {
+    let mut out = CpuBinding::default();
+    for word in text.split(',') {
+        out = match &*word.trim().to_ascii_lowercase() {
+            "enforce-binding" => CpuBinding::Enforced,
+            "disable-binding" => CpuBinding::Disabled,
+            "one-task-per-sharing" | "multiple-tasks-per-sharing" | "allow-task-sharing" => out,
+            _ => return Err(invalid("gres-flags")),
+        };
+    }
+    Ok(out)
 }
 
 fn segment(text: &str) -> Result<u32, Fault> {

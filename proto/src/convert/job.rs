@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use muster_model::{
-    ArraySpec, Constraint, Dependency, JobSpec, LaunchSpec, NodeCount, OpenMode, Request,
-    SwitchWish, TopologyWish, Uid, User,
+    ArraySpec, Constraint, CpuBinding, Dependency, JobSpec, LaunchSpec, NodeCount, OpenMode,
+    Request, SwitchWish, TopologyWish, Uid, User,
 };
 
 use super::BadField;
@@ -136,6 +136,11 @@ pub fn request_out(request: &Request) -> v1::Request {
         segment: request.topology.segment,
         topology_alone: request.topology.alone,
         nvlink_required: request.topology.nvlink,
+        cpu_binding: match request.topology.binding {
+            CpuBinding::Preferred => v1::CpuBinding::Unspecified.into(),
+            CpuBinding::Enforced => v1::CpuBinding::Enforced.into(),
+            CpuBinding::Disabled => v1::CpuBinding::Disabled.into(),
+        },
     }
 }
 
@@ -190,6 +195,11 @@ fn topology_in(wire: &v1::Request) -> Result<TopologyWish, BadField> {
         segment: wire.segment,
         alone: wire.topology_alone,
         nvlink: wire.nvlink_required,
+        binding: match wire.cpu_binding() {
+            v1::CpuBinding::Unspecified => CpuBinding::Preferred,
+            v1::CpuBinding::Enforced => CpuBinding::Enforced,
+            v1::CpuBinding::Disabled => CpuBinding::Disabled,
+        },
     })
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use muster_model::{
-    ArraySpec, Constraint, Dependency, GresKind, GresRequest, GresScope, JobSpec, LaunchSpec,
-    MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish, TimeLimit, Timestamp,
-    TopologyWish, Uid, User,
+    ArraySpec, Constraint, CpuBinding, Dependency, GresKind, GresRequest, GresScope, JobSpec,
+    LaunchSpec, MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish, TimeLimit,
+    Timestamp, TopologyWish, Uid, User,
 };
 
 use super::*;
@@ -37,6 +37,7 @@ fn spec() -> JobSpec {
             segment: Some(4),
             alone: true,
             nvlink: true,
+            binding: CpuBinding::Enforced,
         },
     };
     JobSpec {

@@ -65,6 +65,19 @@ pub struct TopologyWish {
     pub alone: bool,
     /// `--nvlink=required`: its GPUs on a node are joined by NVLink, directly or over one another.
     pub nvlink: bool,
+    pub binding: CpuBinding,
+}
+
+/// Whether a job's CPUs on a node are near its GPUs there (`--gres-flags`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CpuBinding {
+    /// While these have any free.
+    #[default]
+    Preferred,
+    /// Or it waits.
+    Enforced,
+    /// Any CPUs.
+    Disabled,
 }
 
 /// `--switches=COUNT@TIME`: on at most so many leaf switches; the wish lapses with time.

@@ -41,8 +41,8 @@ pub use gpu::{Fabric, Gpu, MigInstance};
 pub use hostlist::Hostlist;
 pub use ids::{Attempt, JobId, NodeId, Uid, User};
 pub use job::{
-    ExitStatus, GpuUsage, HetPart, Hold, JobSpec, LaunchSpec, MemoryRequest, NodeCount, OpenMode,
-    Outcome, Request, SignalRequest, SwitchWish, TopologyWish, Usage,
+    CpuBinding, ExitStatus, GpuUsage, HetPart, Hold, JobSpec, LaunchSpec, MemoryRequest, NodeCount,
+    OpenMode, Outcome, Request, SignalRequest, SwitchWish, TopologyWish, Usage,
 };
 pub use links::{GpuLinks, LinkClass};
 pub use node::{Inventory, NodeConfig, NodeHealth};

@@ -42,11 +42,13 @@ fn sentence(filter: &str, detail: &str, one: bool) -> String {
         "whole-memory" => format!("{has} too little memory, even when empty"),
         "whole-gres" => format!("{has} too few {detail}, even when empty"),
         "whole-links" => format!("{has} too few GPUs that NVLink joins"),
+        "whole-near" => format!("{has} too few CPUs near its GPUs"),
         "in-use" => format!("{is} in use, and nodes are not to be shared"),
         "free-cpus" => format!("{has} too few CPUs free"),
         "free-memory" => format!("{has} too little memory free"),
         "free-gres" => format!("{has} too few {detail} free"),
         "free-links" => format!("{has} too few GPUs free that NVLink joins"),
+        "free-near" => format!("{has} too few CPUs free near GPUs that are free"),
         "promised" => format!("{has} room now, but promised to jobs ahead before this one ends"),
         other => format!("{is} out: {other} {detail}"),
     }

@@ -78,11 +78,13 @@ fn removed(state: &State, of: &Removed) -> wire::Removed {
         Filter::WholeMemory => ("whole-memory", ""),
         Filter::WholeGres(kind) => ("whole-gres", &**kind),
         Filter::WholeLinks => ("whole-links", ""),
+        Filter::WholeNear => ("whole-near", ""),
         Filter::InUse => ("in-use", ""),
         Filter::FreeCpus => ("free-cpus", ""),
         Filter::FreeMemory => ("free-memory", ""),
         Filter::FreeGres(kind) => ("free-gres", &**kind),
         Filter::FreeLinks => ("free-links", ""),
+        Filter::FreeNear => ("free-near", ""),
         Filter::Promised => ("promised", ""),
     };
     wire::Removed {

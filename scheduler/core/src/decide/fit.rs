@@ -1,6 +1,6 @@
 //! Whether a job could run on an empty cluster, and if not, why, in one sentence with the numbers.
 
-use muster_model::{JobSpec, NodeId};
+use muster_model::{CpuBinding, JobSpec, NodeId};
 
 use crate::plan::ask::Ask;
 use crate::plan::demand::Demand;
@@ -90,7 +90,7 @@ fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> S
     let gpus =
         need.gres.iter().filter(|(kind, _)| &*kind.name == "gpu").map(|(_, n)| n).sum::<u64>();
     let demand = Demand::new(ask.clone(), &state.derived.axes);
-    let most = demand.map_or(u32::MAX, |demand| {
+    let most = demand.as_ref().map_or(u32::MAX, |demand| {
         let named = |f: &&&Facts| ask.required.is_empty() || ask.required.contains(&f.name);
         let most = nodes.iter().filter(named).map(|f| demand.most_joined(f, None));
         most.max().unwrap_or(u32::MAX)
@@ -99,6 +99,17 @@ fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> S
         return format!(
             "it needs {gpus} GPUs joined by NVLink on a node and at most {most} are on any"
         );
+    }
+    let near = |id: &&NodeId| {
+        let node = &state.nodes[id.0 as usize];
+        let part = (tasks, &*ones);
+        demand
+            .as_ref()
+            .is_some_and(|d| d.binds(part, &node.facts, &node.facts.whole, node.wiring.as_deref()))
+    };
+    if ask.binding == CpuBinding::Enforced && !candidates.iter().any(|id| near(&id)) {
+        let cpus = need.cpus;
+        return format!("it needs {cpus} CPUs near its {gpus} GPUs on a node and no node has them");
     }
     for (kind, wanted) in &ask.job_gres {
         let all: u64 = nodes.iter().map(|f| units(f, kind)).sum();

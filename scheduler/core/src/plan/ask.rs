@@ -2,7 +2,7 @@
 //! counted per.
 
 use muster_model::{
-    Constraint, GresKind, GresScope, MemoryRequest, Partition, Request, SwitchWish,
+    Constraint, CpuBinding, GresKind, GresScope, MemoryRequest, Partition, Request, SwitchWish,
 };
 
 use crate::state::Facts;
@@ -36,6 +36,8 @@ pub struct Ask {
     pub alone: bool,
     /// A node's GPUs of the job are joined by NVLink.
     pub nvlink: bool,
+    /// How its CPUs on a node are bound to its GPUs there.
+    pub binding: CpuBinding,
     /// On every node.
     pub node_gres: Vec<(GresKind, u64)>,
     /// For every task.
@@ -72,6 +74,7 @@ impl Ask {
         let mut node_gres = scoped(GresScope::Node);
         let sockets = u64::from(request.sockets_per_node.unwrap_or(1));
         node_gres.extend(scoped(GresScope::Socket).into_iter().map(|(k, n)| (k, n * sockets)));
+        let has_gpus = request.gres.iter().any(|g| g.count > 0 && &*g.kind.name == "gpu");
         let (constraint, alternatives, counts) = split_constraint(request.constraint.as_ref());
         let required = u32::try_from(request.required_nodes.len()).unwrap_or(u32::MAX);
         let counted = counts.iter().map(|(_, n)| *n).sum();
@@ -96,6 +99,11 @@ impl Ask {
             segment: request.topology.segment,
             alone: request.topology.alone,
             nvlink: request.topology.nvlink,
+            binding: match has_gpus && !(request.exclusive || partition.exclusive) {
+                true => request.topology.binding,
+                // Whoever has the whole node has all of its CPUs.
+                false => CpuBinding::Preferred,
+            },
             node_gres,
             task_gres: scoped(GresScope::Task),
             job_gres: scoped(GresScope::Job),
@@ -114,6 +122,12 @@ impl Ask {
     pub fn gpu_kinds(&self) -> Vec<&GresKind> {
         let all = self.node_gres.iter().chain(&self.task_gres).chain(&self.job_gres);
         all.map(|(kind, _)| kind).filter(|kind| &*kind.name == "gpu").collect()
+    }
+
+    /// Whether amounts alone do not tell if a node serves: which GPUs and CPUs matters.
+    #[must_use]
+    pub fn looks_inside(&self) -> bool {
+        self.nvlink || self.binding == CpuBinding::Enforced
     }
 
     /// Whether a node has what a constraint of this request names.

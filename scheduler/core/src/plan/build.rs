@@ -1,10 +1,11 @@
 //! The exact CPUs and units of a start, from what is free on its nodes.
 
-use muster_model::{GresKind, GresMask, Slice};
+use muster_model::{CpuBinding, CpuSet, GresKind, GresMask, Slice};
 
 use crate::state::{Facts, Row, Wiring};
 
 use super::ask::Ask;
+use super::binding::{self, gpus_of, near_free};
 use super::ground::Part;
 use super::units;
 use super::view::ViewNode;
@@ -18,15 +19,22 @@ pub(super) fn slice(ask: &Ask, part: &Part, node: &ViewNode, free: &Row) -> Opti
     if need.cpus > free.cpus.len() || need.memory_mib > free.memory_mib {
         return None;
     }
+    let enforced = ask.binding == CpuBinding::Enforced;
     let gres = match ask.exclusive {
         true => everything(facts, free),
-        false => pick_units(ask, &need.gres, free, facts, wiring)?,
+        false if enforced => binding::choose(ask.nvlink, &need, free, facts, wiring)?,
+        false => pick_units(ask.nvlink, &need.gres, free, facts, wiring)?,
     };
-    let gpus = gres.iter().filter(|g| &*g.kind.name == "gpu").fold(0, |all, g| all | g.mask);
-    let near = wiring.map_or_else(Vec::new, |w| units::near(w.table.links(), gpus, &w.numa));
+    let gpus = gpus_of(&gres);
+    let near = match wiring.filter(|_| ask.binding != CpuBinding::Disabled) {
+        Some(wiring) => units::near(wiring.table.links(), gpus, &wiring.numa),
+        None => Vec::new(),
+    };
+    let fenced: Option<CpuSet> = enforced.then(|| near_free(&free.cpus, gpus, wiring));
+    let open = fenced.as_ref().unwrap_or(&free.cpus);
     Some(Slice {
         node: part.node,
-        cpus: units::pick_cpus(&free.cpus, need.cpus, &near, facts.threads_per_core),
+        cpus: units::pick_cpus(open, need.cpus, &near, facts.threads_per_core),
         memory_mib: need.memory_mib,
         gres,
         tasks: part.tasks,
@@ -40,8 +48,8 @@ fn everything(facts: &Facts, free: &Row) -> Vec<GresMask> {
 }
 
 /// The best free units that serve these wishes; wishes for a type choose before those for any.
-fn pick_units(
-    ask: &Ask,
+pub(super) fn pick_units(
+    nvlink: bool,
     wants: &[(GresKind, u64)],
     free: &Row,
     facts: &Facts,
@@ -67,7 +75,7 @@ fn pick_units(
                     let gpu = &*facts.slots[i].kind.name == "gpu";
                     let table = wiring.filter(|_| gpu).map(|w| &w.table);
                     let n = u32::try_from(n).ok()?;
-                    match gpu && ask.nvlink {
+                    match gpu && nvlink {
                         true => units::choose_joined(table, left[i].mask, n)?,
                         false => units::choose(table, left[i].mask, n)?,
                     }
@@ -84,15 +92,16 @@ fn pick_units(
             return None;
         }
     }
-    if ask.nvlink {
-        let of_gpus = facts.slots.iter().zip(&taken).filter(|(slot, _)| &*slot.kind.name == "gpu");
-        let gpus = of_gpus.fold(0, |all, (_, (mask, _))| all | mask);
-        // Of several kinds each was chosen by itself.
-        let joined = wiring.is_some_and(|w| units::islands(w.table.links(), gpus) == [gpus]);
-        if gpus.count_ones() > 1 && !joined {
-            return None;
-        }
-    }
     let held = facts.slots.iter().zip(taken).filter(|(_, (_, count))| *count > 0);
-    Some(held.map(|(s, (mask, count))| GresMask { kind: s.kind.clone(), mask, count }).collect())
+    let held: Vec<GresMask> =
+        held.map(|(s, (mask, count))| GresMask { kind: s.kind.clone(), mask, count }).collect();
+    // Of several kinds each was chosen by itself.
+    (!nvlink || joined(wiring, gpus_of(&held))).then_some(held)
+}
+
+/// Whether NVLink joins these GPUs, directly or over one another.
+#[must_use]
+pub(super) fn joined(wiring: Option<&Wiring>, gpus: u64) -> bool {
+    let one = |w: &Wiring| units::islands(w.table.links(), gpus) == [gpus];
+    gpus.count_ones() <= 1 || wiring.is_some_and(one)
 }

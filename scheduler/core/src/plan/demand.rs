@@ -1,12 +1,13 @@
 //! What a request comes to on nodes, in numbers: how much a node must have for so many tasks and
 //! such a share of the job's own GRES.
 
-use muster_model::GresKind;
+use muster_model::{CpuBinding, GresKind};
 
 use crate::state::{Facts, Row, Wiring};
 
 use super::ask::{Ask, Memory};
 use super::axes::{ALL_SEATS, Amounts, Axes, CPUS, MEMORY, SEATS};
+use super::binding;
 use super::units;
 
 /// An [`Ask`] on the axes of a cluster.
@@ -170,6 +171,35 @@ impl Demand {
             }
             Some(_) | None => whole,
         }
+    }
+
+    /// The most CPUs of a node that could be near the job's GPUs there, of these that are free.
+    #[must_use]
+    pub fn most_near(&self, facts: &Facts, free: &Row, wiring: Option<&Wiring>) -> u32 {
+        match self.ask.binding {
+            CpuBinding::Preferred | CpuBinding::Disabled => u32::MAX,
+            CpuBinding::Enforced => {
+                let gpus = facts.units_of(free, &self.ask.gpu_kinds());
+                binding::near_free(&free.cpus, gpus, wiring).len()
+            }
+        }
+    }
+
+    /// Whether free GPUs of a node have the CPUs of this part near them, if they must.
+    #[must_use]
+    pub fn binds(
+        &self,
+        (tasks, shares): (u32, &[u64]),
+        facts: &Facts,
+        free: &Row,
+        wiring: Option<&Wiring>,
+    ) -> bool {
+        if self.ask.binding != CpuBinding::Enforced {
+            return true;
+        }
+        let (cpus, memory) = (facts.whole.cpus.len(), facts.whole.memory_mib);
+        let need = self.ask.need(tasks, shares, cpus, memory);
+        binding::choose(self.ask.nvlink, &need, free, facts, wiring).is_some()
     }
 
     /// Whether a node may be part of the job as far as its nature goes.

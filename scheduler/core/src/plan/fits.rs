@@ -32,8 +32,10 @@ pub fn could_serve(demand: &Demand, axes: &Axes, nodes: &[Node], members: &[Node
     let mut holds = |tasks: u32, shares: &[u64], node: NodeId| {
         let whole = axes.whole(node);
         demand.amounts(tasks, shares, whole, &mut amounts);
-        demand.gpus(&amounts) <= demand.most_joined(&nodes[node.0 as usize].facts, None)
+        let at = &nodes[node.0 as usize];
+        demand.gpus(&amounts) <= demand.most_joined(&at.facts, None)
             && amounts.iter().all(|(axis, n)| whole[*axis] >= *n)
+            && demand.binds((tasks, shares), &at.facts, &at.facts.whole, at.wiring.as_deref())
     };
     if let Some(uniform) = demand.uniform() {
         let enough = uniform.nodes as usize;
@@ -59,5 +61,9 @@ impl Rooms for Empty<'_> {
     }
     fn facts(&self, node: NodeId) -> &Facts {
         &self.nodes[node.0 as usize].facts
+    }
+    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
+        let at = &self.nodes[node.0 as usize];
+        demand.most_near(&at.facts, &at.facts.whole, at.wiring.as_deref())
     }
 }

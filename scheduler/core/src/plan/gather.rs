@@ -8,7 +8,7 @@ use muster_model::NodeId;
 use crate::state::Facts;
 
 use super::ask::Ask;
-use super::axes::{Amounts, CPUS};
+use super::axes::{Amounts, CPUS, amount_on};
 use super::demand::Demand;
 
 /// Where amounts come from.
@@ -21,6 +21,8 @@ pub(super) trait Rooms {
     fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
         demand.most_joined(self.facts(node), None)
     }
+    /// The most CPUs of a node that could be near the job's GPUs there.
+    fn most_near(&self, demand: &Demand, node: NodeId) -> u32;
 }
 
 /// How much of a job one node could take, and later how much it does take.
@@ -205,11 +207,15 @@ fn cap_of(demand: &Demand, node: NodeId, rooms: &mut impl Rooms, fuel: &mut u64)
     let ask = &demand.ask;
     let whole: Vec<u32> = rooms.whole(node).to_vec();
     let joined = rooms.most_joined(demand, node);
+    let near = rooms.most_near(demand, node);
     let free = rooms.free(node)?;
     let mut amounts = Amounts::new();
     let mut fits = |tasks: u32, shares: &[u64]| {
         demand.amounts(tasks, shares, &whole, &mut amounts);
-        demand.gpus(&amounts) <= joined && amounts.iter().all(|(axis, n)| free[*axis] >= *n)
+        let cpus = amount_on(&amounts, CPUS);
+        cpus <= near
+            && demand.gpus(&amounts) <= joined
+            && amounts.iter().all(|(axis, n)| free[*axis] >= *n)
     };
     let ones: Vec<u64> = ask.job_gres.iter().map(|_| 1).collect();
     let most = match (ask.tasks, ask.tasks_per_node) {

@@ -247,7 +247,9 @@ impl Ground<'_> {
 
     /// Whether a query could be served if nobody ran anything.
     pub fn possible(&self, query: &Query, fuel: &mut Fuel) -> bool {
-        if let Some((uniform, _)) = query.uniform.as_ref().filter(|_| !query.demand.ask.nvlink) {
+        if let Some((uniform, _)) =
+            query.uniform.as_ref().filter(|_| !query.demand.ask.looks_inside())
+        {
             let mut amounts = Amounts::new();
             let mut found = 0;
             for (size, nodes) in self.axes.sizes() {
@@ -284,7 +286,7 @@ impl Ground<'_> {
         let mut nodes = base.clone();
         let kept = calendar.keep_fitting(want, slot, to, enough, &mut nodes, fuel);
         let exact = match kept {
-            Ok(exact) => exact && !query.uneven && !query.demand.ask.nvlink,
+            Ok(exact) => exact && !query.uneven && !query.demand.ask.looks_inside(),
             Err(short) => return Err(self.next_after(query, want, enough, (slot, short), fuel)),
         };
         let need = &want.amounts;
@@ -295,8 +297,10 @@ impl Ground<'_> {
                 return true;
             }
             looked += 1;
-            if query.demand.ask.nvlink
-                && query.demand.gpus(need) > self.most_joined(&query.demand, node, slot)
+            let part = (uniform.tasks, &*uniform.shares);
+            if query.demand.ask.looks_inside()
+                && (query.demand.gpus(need) > self.most_joined(&query.demand, node, slot)
+                    || !self.binds(&query.demand, part, node, slot))
             {
                 return false;
             }
@@ -329,6 +333,21 @@ impl Ground<'_> {
         let at = &self.view.nodes[node.0 as usize];
         let row = self.rows[node.0 as usize].as_deref().unwrap_or(&at.free);
         demand.most_joined(&at.facts, (slot == 0).then_some((row, at.wiring.as_deref())))
+    }
+
+    /// Whether a part can have CPUs near its GPUs, if it must.
+    fn binds(&self, demand: &Demand, part: (u32, &[u64]), node: NodeId, slot: usize) -> bool {
+        let at = &self.view.nodes[node.0 as usize];
+        demand.binds(part, &at.facts, self.row(node, slot), at.wiring.as_deref())
+    }
+
+    /// What is free of a node now; later, all of it: which CPUs and GPUs will be free nobody knows.
+    fn row(&self, node: NodeId, slot: usize) -> &Row {
+        let at = &self.view.nodes[node.0 as usize];
+        match slot {
+            0 => self.rows[node.0 as usize].as_deref().unwrap_or(&at.free),
+            _ => &at.facts.whole,
+        }
     }
 
     /// What a job wants of the network at a time. A gang lies together wherever there is a network.
@@ -426,7 +445,8 @@ impl Ground<'_> {
         for cap in caps {
             let whole = self.whole_of(cap.node);
             query.demand.amounts(cap.tasks, &cap.shares, whole, &mut amounts);
-            if calendar.window(slot, to).any(|slot| !calendar.has(slot, cap.node, &amounts)) {
+            let short = calendar.window(slot, to).any(|s| !calendar.has(s, cap.node, &amounts));
+            if short || !self.binds(&query.demand, (cap.tasks, &cap.shares), cap.node, slot) {
                 return Err(slot + 1);
             }
             let free = calendar.free(slot, cap.node);
@@ -454,6 +474,10 @@ impl Rooms for Whole<'_> {
     fn facts(&self, node: NodeId) -> &Facts {
         &self.view.nodes[node.0 as usize].facts
     }
+    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
+        let at = &self.view.nodes[node.0 as usize];
+        demand.most_near(&at.facts, &at.facts.whole, at.wiring.as_deref())
+    }
 }
 
 /// What is free throughout a window.
@@ -478,6 +502,10 @@ impl Rooms for Window<'_> {
     }
     fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
         self.ground.most_joined(demand, node, self.slot)
+    }
+    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
+        let at = &self.ground.view.nodes[node.0 as usize];
+        demand.most_near(&at.facts, self.ground.row(node, self.slot), at.wiring.as_deref())
     }
 }
 

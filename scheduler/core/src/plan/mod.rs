@@ -28,6 +28,7 @@
 
 pub mod ask;
 pub mod axes;
+mod binding;
 mod build;
 pub mod calendar;
 mod choose;

@@ -74,13 +74,15 @@ impl State {
     pub(crate) fn rewire(&mut self, id: NodeId) {
         let at = id.0 as usize;
         let inventory = self.nodes[at].inventory.clone();
-        let said = inventory.as_ref().and_then(|i| Some((i.links.as_deref()?, &i.numa)));
+        let told = inventory.as_ref().filter(|i| i.links.is_some());
+        let numa = told.map(|inventory| Wiring::numa_of(inventory));
+        let said = told.and_then(|i| Some((i.links.as_deref()?, numa.as_ref()?)));
         self.nodes[at].wiring = said.filter(|(links, _)| links.is_sound()).map(|(links, numa)| {
             let beside = self.nodes[at.saturating_sub(SHARED_WITH)..=at].iter().rev();
-            let same = |w: &&Arc<Wiring>| w.table.links() == links && w.numa == *numa;
+            let same = |w: &&Arc<Wiring>| w.table.links() == links && w.numa == **numa;
             let known = beside.filter_map(|node| node.wiring.as_ref()).find(same).cloned();
             known.unwrap_or_else(|| {
-                Arc::new(Wiring { table: UnitTable::new(links.clone()), numa: numa.clone() })
+                Arc::new(Wiring { table: UnitTable::new(links.clone()), numa: numa.to_vec() })
             })
         });
     }

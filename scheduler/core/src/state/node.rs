@@ -1,5 +1,6 @@
 //! Nodes: config, inventory and health (primary), and who holds what there (derived).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -41,6 +42,25 @@ pub struct Wiring {
     pub table: UnitTable,
     /// The CPUs of each NUMA node.
     pub numa: Vec<CpuSet>,
+}
+
+impl Wiring {
+    /// The CPUs of each NUMA node. Where the host does not tell, the driver names those of each GPU.
+    #[must_use]
+    pub(super) fn numa_of(inventory: &Inventory) -> Cow<'_, [CpuSet]> {
+        if !inventory.numa.is_empty() {
+            return Cow::Borrowed(&inventory.numa);
+        }
+        let mut out: Vec<CpuSet> = Vec::new();
+        for gpu in inventory.gpus.iter().filter(|gpu| !gpu.cpus.is_empty()) {
+            let Some(at) = gpu.numa.map(|numa| numa as usize).filter(|at| *at < 256) else {
+                return Cow::Borrowed(&[]);
+            };
+            out.resize(out.len().max(at + 1), CpuSet::default());
+            out[at].add(&gpu.cpus);
+        }
+        Cow::Owned(out)
+    }
 }
 
 /// What the planner asks of a node and what does not change as jobs come and go.

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod backfill;
+mod binding;
 mod dependencies;
 mod gangs;
 mod gpus;

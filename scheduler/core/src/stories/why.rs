@@ -66,11 +66,13 @@ fn line(w: &World, funnel: &Funnel) -> String {
             Filter::WholeMemory => "memory".to_owned(),
             Filter::WholeGres(kind) => kind.to_string(),
             Filter::WholeLinks => "links".to_owned(),
+            Filter::WholeNear => "near".to_owned(),
             Filter::InUse => "in-use".to_owned(),
             Filter::FreeCpus => "free-cpus".to_owned(),
             Filter::FreeMemory => "free-memory".to_owned(),
             Filter::FreeGres(kind) => format!("free-{kind}"),
             Filter::FreeLinks => "free-links".to_owned(),
+            Filter::FreeNear => "free-near".to_owned(),
             Filter::Promised => "promised".to_owned(),
         };
         out.push_str(&format!(" -{by}[{}]", names(w, &step.nodes)));

@@ -204,6 +204,11 @@ impl Gen {
                 segment: self.opt(Gen::num),
                 alone: self.yes(),
                 nvlink: self.yes(),
+                binding: match self.below(3) {
+                    0 => CpuBinding::Preferred,
+                    1 => CpuBinding::Enforced,
+                    _ => CpuBinding::Disabled,
+                },
             },
         }
     }

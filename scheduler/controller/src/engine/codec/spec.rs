@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use muster_model::{
-    ArraySpec, Constraint, Dependency, DependencyKind, DependencyTerm, HetPart, JobId, JobSpec,
-    LaunchSpec, MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish,
+    ArraySpec, Constraint, CpuBinding, Dependency, DependencyKind, DependencyTerm, HetPart, JobId,
+    JobSpec, LaunchSpec, MemoryRequest, NodeCount, OpenMode, Request, SignalRequest, SwitchWish,
     TopologyWish, Uid, User,
 };
 use muster_proto::store::v1 as rec;
@@ -101,10 +101,20 @@ impl Stored for Request {
             segment: self.topology.segment,
             topology_alone: self.topology.alone,
             nvlink_required: self.topology.nvlink,
+            cpu_binding: match self.topology.binding {
+                CpuBinding::Preferred => rec::CpuBinding::Unspecified.into(),
+                CpuBinding::Enforced => rec::CpuBinding::Enforced.into(),
+                CpuBinding::Disabled => rec::CpuBinding::Disabled.into(),
+            },
         }
     }
 
     fn load(r: Self::Record) -> Result<Self, BadRecord> {
+        let binding = match r.cpu_binding() {
+            rec::CpuBinding::Unspecified => CpuBinding::Preferred,
+            rec::CpuBinding::Enforced => CpuBinding::Enforced,
+            rec::CpuBinding::Disabled => CpuBinding::Disabled,
+        };
         Ok(Request {
             nodes: NodeCount { min: r.min_nodes, max: r.max_nodes },
             tasks: r.tasks,
@@ -129,6 +139,7 @@ impl Stored for Request {
                 segment: r.segment,
                 alone: r.topology_alone,
                 nvlink: r.nvlink_required,
+                binding,
             },
         })
     }

@@ -35,6 +35,8 @@ pub enum Filter {
     WholeGres(Box<str>),
     /// NVLink joins too few of its GPUs.
     WholeLinks,
+    /// Too few CPUs are near its GPUs.
+    WholeNear,
     /// It shall be alone there and is not, or somebody else is to be alone.
     InUse,
     /// Too little is free.
@@ -43,6 +45,8 @@ pub enum Filter {
     FreeGres(Box<str>),
     /// NVLink joins too few of those that are free.
     FreeLinks,
+    /// Too few CPUs are free near those that are free.
+    FreeNear,
     /// Enough is free, but promised to a job ahead before this one would be over.
     Promised,
 }
@@ -57,6 +61,7 @@ impl Filter {
                 | Filter::FreeMemory
                 | Filter::FreeGres(_)
                 | Filter::FreeLinks
+                | Filter::FreeNear
                 | Filter::Promised
                 | Filter::Reservation(_)
         )
@@ -233,6 +238,11 @@ impl<'a> Check<'a> {
         if demand.gpus(&need) > demand.most_joined(facts, None) {
             return Some(Filter::WholeLinks);
         }
+        let wiring = self.survey.view.nodes[id.0 as usize].wiring.as_deref();
+        let (tasks, shares) = part(demand);
+        if !demand.binds((tasks, &shares), facts, &facts.whole, wiring) {
+            return Some(Filter::WholeNear);
+        }
         self.falls_now(id, demand, &need, until)
     }
 
@@ -256,6 +266,11 @@ impl<'a> Check<'a> {
         let now = Some((&*node.free, node.wiring.as_deref()));
         if demand.gpus(need) > demand.most_joined(&node.facts, now) {
             return Some(Filter::FreeLinks);
+        }
+        let wiring = node.wiring.as_deref();
+        let (tasks, shares) = part(demand);
+        if !demand.binds((tasks, &shares), &node.facts, &node.free, wiring) {
+            return Some(Filter::FreeNear);
         }
         let to = calendar.end_slot(0, until);
         (!calendar.has_throughout(0, to, id, need)).then_some(Filter::Promised)
@@ -309,18 +324,23 @@ fn gres(ask: &Ask) -> impl Iterator<Item = &(GresKind, u64)> {
     ask.node_gres.iter().chain(&ask.task_gres).chain(&ask.job_gres)
 }
 
-/// What a node must have: its even part, or else the least part that makes sense.
+/// What a node must have.
 fn need(demand: &Demand, whole: &[u32]) -> Amounts {
     let mut out = Amounts::new();
+    let (tasks, shares) = part(demand);
+    demand.amounts(tasks, &shares, whole, &mut out);
+    out
+}
+
+/// Tasks and shares of a node: its even part, or else the least part that makes sense.
+fn part(demand: &Demand) -> (u32, Vec<u64>) {
     match demand.uniform().filter(|uniform| uniform.only) {
-        Some(uniform) => demand.amounts(uniform.tasks, &uniform.shares, whole, &mut out),
+        Some(uniform) => (uniform.tasks, uniform.shares),
         None => {
-            let ones = vec![1; demand.ask.job_gres.len()];
             let per_node = demand.ask.tasks_per_node.filter(|_| demand.ask.tasks.is_none());
-            demand.amounts(per_node.unwrap_or(1), &ones, whole, &mut out);
+            (per_node.unwrap_or(1), vec![1; demand.ask.job_gres.len()])
         }
     }
-    out
 }
 
 /// The first axis on which there is less than needed, seats before CPUs, memory and GRES.
