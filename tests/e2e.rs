@@ -12,6 +12,8 @@ mod containers;
 mod crashes;
 #[path = "e2e/disks.rs"]
 mod disks;
+#[path = "e2e/examples.rs"]
+mod examples;
 #[path = "e2e/gpu_binding.rs"]
 mod gpu_binding;
 #[path = "e2e/gpu_requests.rs"]
