@@ -14,6 +14,8 @@ mod crashes;
 mod disks;
 #[path = "e2e/examples.rs"]
 mod examples;
+#[path = "e2e/frameworks.rs"]
+mod frameworks;
 #[path = "e2e/gpu_binding.rs"]
 mod gpu_binding;
 #[path = "e2e/gpu_requests.rs"]
