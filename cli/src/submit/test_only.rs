@@ -29,6 +29,12 @@ pub(super) fn run(client: &mut Client, submission: &Submission, zone: TimeZone) 
 }
 
 fn sentence(reply: &v1::TestOnlyReply, zone: TimeZone) -> String {
+    if reply.start == 0 {
+        return format!(
+            "Job {} would wait in partition {}, nobody knows for how long: what has its nodes has no end",
+            reply.job, reply.partition
+        );
+    }
     let start = jiff::Timestamp::from_millisecond(reply.start)
         .map(|at| at.to_zoned_datetime(zone).strftime("%Y-%m-%dT%H:%M:%S").to_string())
         .unwrap_or_default();
@@ -54,6 +60,11 @@ mod tests {
         assert_eq!(
             sentence(&reply, TimeZone::UTC),
             "Job 40 to start at 2026-11-23T16:21:28 using 1 processors on nodes n1 in partition debug"
+        );
+        let unknown = v1::TestOnlyReply { start: 0, ..reply };
+        assert_eq!(
+            sentence(&unknown, TimeZone::UTC),
+            "Job 40 would wait in partition debug, nobody knows for how long: what has its nodes has no end"
         );
     }
 }
