@@ -78,6 +78,7 @@ pub(super) fn gpu_drained(
             health.gpus_cleared.insert(gpu, at);
         }
     }
+    state.keep_back(id);
 }
 
 /// What jobs hold there is theirs by its kind and unit, so the ledger is filled anew.

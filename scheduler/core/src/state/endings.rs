@@ -4,10 +4,12 @@
 //! list lies in small shared pieces: a view takes the pieces as they are, and a change copies the
 //! one piece that it is in, if a view still has it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_model::{JobId, NodeId, Timestamp};
+use muster_model::{JobId, NodeId, Slice, Timestamp};
 
+use crate::apply::GPU;
 use crate::lifecycle::Phase;
 use crate::plan::axes::{Amounts, Axes};
 
@@ -40,10 +42,16 @@ const LONGEST: usize = 128;
 type Key = (Timestamp, JobId);
 
 impl Release {
-    /// `None`: it holds nothing, or for ever.
-    pub(super) fn of(job: &Job, axes: &Axes) -> Option<Self> {
+    /// `None`: it holds nothing, or for ever. `kept_back`: drained GPUs, by node.
+    pub(super) fn of(job: &Job, axes: &Axes, kept_back: &BTreeMap<NodeId, u64>) -> Option<Self> {
         let end = end_of(job)?;
-        let node = |slice: &muster_model::Slice| (slice.node, axes.taken(slice));
+        let node = |slice: &Slice| {
+            let given = match kept_back.get(&slice.node) {
+                Some(drained) => axes.taken(&without(slice, *drained)),
+                None => axes.taken(slice),
+            };
+            (slice.node, given)
+        };
         let nodes = remaining_slices(job).map(node).collect();
         Some(Release { end, job: job.id, nodes, licenses: job.spec.licenses.clone().into() })
     }
@@ -51,6 +59,16 @@ impl Release {
     fn key(&self) -> Key {
         (self.end, self.job)
     }
+}
+
+/// A slice but for these GPUs.
+fn without(slice: &Slice, drained: u64) -> Slice {
+    let mut rest = slice.clone();
+    for gres in rest.gres.iter_mut().filter(|gres| &*gres.kind.name == GPU) {
+        gres.count = gres.count.saturating_sub((gres.mask & drained).count_ones().into());
+        gres.mask &= !drained;
+    }
+    rest
 }
 
 /// When a job gives back what it holds.
@@ -128,8 +146,6 @@ impl PartialEq for Endings {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;

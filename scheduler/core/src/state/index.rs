@@ -42,13 +42,14 @@ impl State {
         (0..self.nodes.len()).for_each(|at| {
             self.rewire(NodeId(u32::try_from(at).expect("node numbers are 32 bits")));
         });
+        let drained = self.nodes.iter().map(|node| node.health.drained_gpus());
+        let by_node = (0..).map(NodeId).zip(drained);
+        self.derived.kept_back = by_node.filter(|(_, drained)| *drained != 0).collect();
         for job in self.jobs.values_mut() {
             self.derived.interned.keep(&mut job.spec);
             job.place = Place::Nowhere;
             self.derived.add_job(job);
-            if let Some(release) = Release::of(job, &self.derived.axes) {
-                self.derived.endings.put(release);
-            }
+            self.derived.move_ending(None, job);
             for slice in remaining_slices(job) {
                 self.nodes[slice.node.0 as usize].hold(job.id, slice);
             }
@@ -85,6 +86,19 @@ impl State {
                 Arc::new(Wiring { table: UnitTable::new(links.clone()), numa: numa.to_vec() })
             })
         });
+    }
+
+    /// After GPUs of a node were drained or came back.
+    pub(crate) fn keep_back(&mut self, id: NodeId) {
+        let State { nodes, jobs, derived, .. } = self;
+        let node = &nodes[id.0 as usize];
+        match node.health.drained_gpus() {
+            0 => _ = derived.kept_back.remove(&id),
+            drained => _ = derived.kept_back.insert(id, drained),
+        }
+        for job in node.jobs.iter().filter_map(|id| jobs.get(id)) {
+            derived.move_ending(end_of(job), job);
+        }
     }
 
     /// Changes a job and everything derived from it.
@@ -287,7 +301,7 @@ impl Derived {
         if let Some(end) = before {
             self.endings.take(end, job.id);
         }
-        if let Some(release) = Release::of(job, &self.axes) {
+        if let Some(release) = Release::of(job, &self.axes, &self.kept_back) {
             self.endings.put(release);
         }
     }

@@ -94,6 +94,8 @@ pub struct Derived {
     pub holding: BTreeSet<JobId>,
     /// What they hold, by when they must give it back; jobs without an end are not in it.
     pub endings: Endings,
+    /// GPUs that are drained, of nodes that have such: who holds one gives it back to nobody.
+    pub kept_back: BTreeMap<NodeId, u64>,
     /// What the planner counts on nodes.
     pub axes: Arc<Axes>,
     /// Ended and still visible, oldest first; arrays without a task of their own too.

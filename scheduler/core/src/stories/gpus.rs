@@ -63,6 +63,37 @@ fn a_bad_gpu_takes_no_work_and_the_others_do() {
 }
 
 #[test]
+fn a_bad_gpu_of_a_running_job_is_promised_to_nobody() {
+    check(
+        eight(),
+        |w| {
+            let running = w.submit(|spec, request| {
+                spec.time_limit = Some(TimeLimit::Limited(Seconds(600)));
+                request.required_nodes = vec!["n1".into()];
+                let kind = GresKind::new("gpu", None);
+                request.gres = vec![GresRequest { kind, count: 6, scope: GresScope::Node }];
+            });
+            w.pass();
+            w.run(running.0);
+            let promised = |w: &World| {
+                let policy = Policy { shadows: 10, ..Policy::easy() };
+                let view = view(&w.state, w.now, &policy);
+                let planned = plan(&view, &policy, w.now, DEFAULT_FUEL);
+                planned.shadows.iter().map(|shadow| shadow.job.0).collect::<Vec<_>>()
+            };
+            ask_for(w, 8);
+            ask_for(w, 7);
+            assert_eq!(promised(w), [2, 3]);
+            gpus_of_n1(w, GpuVerb::Drain { reason: "fan".into() }, &[1]).expect("drained");
+            assert_eq!(promised(w), [3], "seven come back, of eight");
+            gpus_of_n1(w, GpuVerb::Resume, &[1]).expect("resumed");
+            assert_eq!(promised(w), [2, 3]);
+        },
+        &["1 runs on n1", "2 waits None", "3 waits None"],
+    );
+}
+
+#[test]
 fn what_passes_lifts_its_own_mark_and_what_stays_does_not() {
     check(
         eight(),
