@@ -12,7 +12,7 @@ use std::sync::Arc;
 use muster_config::NvmlLibrary;
 use muster_model::{CpuSet, Fabric, Gpu, GpuLinks, GresKind, MigInstance, NodeConfig};
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device, Nvml};
+use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 use nvml_wrapper_sys::bindings as nv;
 
 use super::{Roots, nvlink};
@@ -56,6 +56,37 @@ impl Driver {
         match (library, why) {
             (NvmlLibrary::Path(_), Some(why)) => Driver::Broken(why),
             _ => Driver::Absent,
+        }
+    }
+}
+
+/// What a driver calls itself; empty where it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    pub driver: String,
+    pub library: String,
+    /// The newest CUDA that it serves, as `12.8`.
+    pub cuda: String,
+}
+
+impl Driver {
+    /// `None`: there is none. `Err`: it cannot be used, for this reason.
+    #[must_use]
+    pub fn versions(&self) -> Option<Result<Versions, &str>> {
+        match self {
+            Driver::Absent => None,
+            Driver::Broken(why) => Some(Err(why)),
+            Driver::Loaded(nvml) => {
+                let cuda = |version| {
+                    let major = cuda_driver_version_major(version);
+                    format!("{major}.{}", cuda_driver_version_minor(version))
+                };
+                Some(Ok(Versions {
+                    driver: nvml.sys_driver_version().unwrap_or_default(),
+                    library: nvml.sys_nvml_version().unwrap_or_default(),
+                    cuda: nvml.sys_cuda_driver_version().map(cuda).unwrap_or_default(),
+                }))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use muster_config::Config;
 use muster_model::LinkClass;
 use muster_proto::agent::v1::{Gpu, Inventory};
 
-use super::gpu::Driver;
+use super::gpu::{Driver, Versions};
 use super::{Host, Roots, report};
 use crate::jobs::edge::chain;
 use crate::start::{StartError, node_of};
@@ -16,8 +16,8 @@ use crate::start::{StartError, node_of};
 #[must_use]
 pub fn print_inventory(config: PathBuf, node: String, json: bool) -> i32 {
     match look(&config, &node) {
-        Ok(inventory) if json => println!("{}", as_json(&node, &inventory)),
-        Ok(inventory) => print!("{}", as_text(&node, &inventory)),
+        Ok((inventory, driver)) if json => println!("{}", as_json(&node, &inventory, &driver)),
+        Ok((inventory, driver)) => print!("{}", as_text(&node, &inventory, &driver)),
         Err(fault) => {
             eprintln!("muster agent: {}", chain(&fault));
             return 1;
@@ -28,7 +28,7 @@ pub fn print_inventory(config: PathBuf, node: String, json: bool) -> i32 {
 
 /// The inventory without a tree or a scope being made for it: what cannot be enforced is what
 /// follows from who asks.
-fn look(config: &Path, node: &str) -> Result<Inventory, StartError> {
+fn look(config: &Path, node: &str) -> Result<(Inventory, Driver), StartError> {
     let config = Config::load(config)?;
     let node = node_of(&config, node)?;
     let uid = nix::unistd::geteuid().as_raw();
@@ -38,7 +38,28 @@ fn look(config: &Path, node: &str) -> Result<Inventory, StartError> {
         vec![format!("as uid {uid} the agent serves that user alone")]
     };
     let driver = Driver::load(&config.nvml_library(&node.name));
-    Ok(report(&Host::look(&Roots::default(), &driver), node, &limits))
+    Ok((report(&Host::look(&Roots::default(), &driver), node, &limits), driver))
+}
+
+/// NVIDIA's driver in one line; empty: there is none.
+fn driver_words(driver: &Driver) -> String {
+    match driver.versions() {
+        None => String::new(),
+        Some(Err(why)) => format!("cannot be used: {why}"),
+        Some(Ok(Versions { driver, library, cuda })) => {
+            format!("{driver} (NVML {library}, CUDA {cuda})")
+        }
+    }
+}
+
+fn driver_json(driver: &Driver) -> serde_json::Value {
+    match driver.versions() {
+        None => serde_json::Value::Null,
+        Some(Err(why)) => serde_json::json!({ "fault": why }),
+        Some(Ok(Versions { driver, library, cuda })) => {
+            serde_json::json!({ "version": driver, "nvml": library, "cuda": cuda })
+        }
+    }
 }
 
 fn gres_words(inventory: &Inventory) -> Vec<String> {
@@ -112,7 +133,7 @@ fn link_rows(inventory: &Inventory) -> Vec<Vec<String>> {
     rows.map(|row| row.iter().map(word).collect()).collect()
 }
 
-fn as_json(node: &str, inventory: &Inventory) -> String {
+fn as_json(node: &str, inventory: &Inventory, driver: &Driver) -> String {
     let value = serde_json::json!({
         "node": node,
         "cpus": inventory.cpus,
@@ -128,13 +149,14 @@ fn as_json(node: &str, inventory: &Inventory) -> String {
         "boot_id": inventory.boot_id,
         "booted_at": inventory.booted_at,
         "unenforced": inventory.unenforced,
+        "driver": driver_json(driver),
         "gpus": inventory.gpus.iter().enumerate().map(gpu_json).collect::<Vec<_>>(),
         "gpu_links": link_rows(inventory),
     });
     format!("{value:#}")
 }
 
-fn as_text(node: &str, inventory: &Inventory) -> String {
+fn as_text(node: &str, inventory: &Inventory, driver: &Driver) -> String {
     let shape = format!(
         "{} ({} sockets x {} cores x {} threads)",
         inventory.cpus, inventory.sockets, inventory.cores_per_socket, inventory.threads_per_core
@@ -147,6 +169,7 @@ fn as_text(node: &str, inventory: &Inventory) -> String {
         ("gres", gres_words(inventory).join(",")),
         ("host", format!("{} ({}, {})", inventory.hostname, inventory.os, inventory.arch)),
         ("boot", inventory.boot_id.clone()),
+        ("driver", driver_words(driver)),
     ];
     let index: Vec<String> = (0..inventory.gpus.len()).map(|at| format!("gpu {at}")).collect();
     for ((name, gpu), links) in index.iter().zip(&inventory.gpus).zip(link_rows(inventory)) {
@@ -156,4 +179,31 @@ fn as_text(node: &str, inventory: &Inventory) -> String {
     lines.extend(inventory.unenforced.iter().map(|text| ("unenforced", text.clone())));
     let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{name:<12}{value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_config::NvmlLibrary;
+    use nvidia_ml::kit::Double;
+
+    use super::*;
+
+    #[test]
+    fn the_driver_is_told_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |library: NvmlLibrary| {
+            let driver = Driver::load(&library);
+            let text = as_text("n1", &Inventory::default(), &driver);
+            let line = text.lines().find_map(|line| line.strip_prefix("driver      "));
+            (line.map(str::to_owned), driver_json(&driver)["version"].clone())
+        };
+        let double = Double::new(folder.path(), "dgx-h100");
+        assert_eq!(
+            line(NvmlLibrary::Path(double.path())),
+            (Some("570.86.15 (NVML 12.570.86.15, CUDA 12.8)".to_owned()), "570.86.15".into())
+        );
+        assert_eq!(line(NvmlLibrary::None), (None, serde_json::Value::Null));
+        let (told, _) = line(NvmlLibrary::Path(folder.path().join("nowhere.so")));
+        assert!(told.is_some_and(|told| told.starts_with("cannot be used: load ")));
+    }
 }

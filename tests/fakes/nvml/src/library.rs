@@ -3,7 +3,7 @@
 //!
 //! A handle is a small number: GPU `i` is `i + 1`, instance `k` of it `(i + 1) * 256 + k + 1`.
 
-use std::ffi::{CStr, c_char, c_uint, c_ulong, c_ulonglong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_ulonglong, c_void};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -282,6 +282,14 @@ extern "C" fn nvmlShutdown() -> Return {
 calls! {
     fn nvmlSystemGetDriverVersion(to: *mut c_char, length: c_uint) {
         unsafe { put_text(to, length, "570.86.15") }
+    }
+
+    fn nvmlSystemGetNVMLVersion(to: *mut c_char, length: c_uint) {
+        unsafe { put_text(to, length, "12.570.86.15") }
+    }
+
+    fn nvmlSystemGetCudaDriverVersion_v2(to: *mut c_int) {
+        unsafe { put(to, 12_080) }
     }
 
     fn nvmlDeviceGetCount_v2(to: *mut c_uint) {
