@@ -104,6 +104,7 @@ mod tests {
         assert!(sum.jobs > 200 && sum.ended > 200, "{sum}");
         assert!(sum.controller_kills > 20 && sum.agent_kills > 20 && sum.reboots > 5, "{sum}");
         assert!(sum.gangs > 10 && sum.requeues > 10 && sum.lost_nodes > 0, "{sum}");
+        assert!(sum.bad_gpus > 20, "{sum}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use muster_model::{Dependency, JobId, NodeId, TimeLimit, Timestamp, Uid};
 use super::config::spec;
 use crate::dice::Dice;
 
-const OPERATOR: Actor = Actor { uid: Uid(0), role: Role::Admin };
+pub(super) const OPERATOR: Actor = Actor { uid: Uid(0), role: Role::Admin };
 
 /// Everybody who asks.
 #[derive(Debug, Default)]
@@ -112,6 +112,7 @@ pub(super) fn tidy(state: &State, hopeless: bool) -> Vec<Command> {
         .filter(|node| node.health.down.as_ref().is_none_or(|mark| mark.by.is_some()))
         .map(|node| Command::UpdateNodes { actor, nodes: vec![node.id], change: change() })
         .collect();
+    out.extend(super::gpus::tidy(state));
     let jobs = state.jobs.values().filter(|job| !job.phase.is_ended()).map(|job| job.id);
     let arrays = state.arrays.values().filter(|a| !a.pending.is_empty()).map(|a| a.id);
     for job in jobs.chain(arrays) {

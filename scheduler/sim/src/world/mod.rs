@@ -5,13 +5,14 @@
 //! Within a stream messages keep their order, as in reality; a lost one breaks the stream, of
 //! which the two ends learn at different times. Messages may also come late or twice.
 //!
-//! - `controller`, `agent`, `client`: who is there; `config`: the cluster and the jobs of a seed
+//! - `controller`, `agent`, `client`: who is there; `gpus`: how theirs fail; `config`: the cluster and the jobs of a seed
 //! - `wire`: streams between them; `model`: the promises; `tally`: what went on
 
 mod agent;
 mod client;
 mod config;
 mod controller;
+mod gpus;
 mod model;
 mod tally;
 mod wire;
@@ -30,6 +31,7 @@ use crate::dice::Dice;
 use agent::{Agent, Orders, SliceId};
 use client::Client;
 use controller::{Committed, Controller};
+use gpus::Gpus;
 use model::Model;
 pub use tally::{Broken, Tally};
 
@@ -106,6 +108,7 @@ enum Happening {
     ControllerDies,
     ControllerStarts,
     Misfortune,
+    Gpus,
     Tick,
     Liveness,
     Purge,
@@ -129,6 +132,7 @@ pub struct World {
     /// Per node and direction: when the last message arrives.
     lanes: BTreeMap<(NodeId, bool), Timestamp>,
     client: Client,
+    gpus: Gpus,
     model: Model,
     recorded: BTreeSet<(JobId, Attempt)>,
     pass_due: bool,
@@ -164,6 +168,7 @@ impl World {
             sessions: 0,
             lanes: BTreeMap::new(),
             client: Client::default(),
+            gpus: Gpus::default(),
             model: Model::default(),
             recorded: BTreeSet::new(),
             pass_due: false,
@@ -179,6 +184,7 @@ impl World {
             Happening::Users,
             Happening::AskAgain,
             Happening::Misfortune,
+            Happening::Gpus,
             Happening::Tick,
             Happening::Liveness,
             Happening::Purge,
@@ -373,6 +379,7 @@ impl World {
                 self.misfortune();
                 Ok(())
             }
+            Happening::Gpus => self.gpus(),
             Happening::Tick => {
                 self.after(5000, Happening::Tick);
                 self.wake_pass();
@@ -527,6 +534,24 @@ impl World {
         if commands.is_empty() {
             return Ok(());
         }
+        self.commit(commands).map(drop)
+    }
+
+    // ---- agents' eyes
+
+    fn gpus(&mut self) -> Result<(), String> {
+        if !self.faults {
+            return Ok(());
+        }
+        let ms = self.dice.between(2000, 30_000);
+        self.after(ms, Happening::Gpus);
+        let nodes = self.nodes();
+        let node = *self.dice.pick(&nodes).expect("a cluster has nodes");
+        let Some(controller) = &self.controller else { return Ok(()) };
+        if !controller.sessions.contains_key(&node) {
+            return Ok(());
+        }
+        let commands = self.gpus.turn(&controller.state, node, self.now, &mut self.dice);
         self.commit(commands).map(drop)
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Model {
     /// Per array: its indices, and the tasks that have not ended.
     arrays: BTreeMap<JobId, (IndexSet, BTreeSet<JobId>)>,
     attempts: BTreeMap<JobId, Attempt>,
+    /// GPUs that take no new work.
+    drained: BTreeSet<(NodeId, u8)>,
     ended: BTreeSet<JobId>,
     /// Slices that the controller gave up because their node was silent: they may run on until
     /// the node is back and has ended them.
@@ -49,7 +51,21 @@ impl Model {
     /// A fact became durable.
     pub(super) fn fact(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Started { job, attempt, .. } => {
+            Event::GpuDrain { node, gpu, mark: Some(_), .. } => {
+                self.drained.insert((*node, *gpu));
+            }
+            Event::GpuDrain { node, gpu, mark: None, .. } => {
+                self.drained.remove(&(*node, *gpu));
+            }
+            Event::Started { job, attempt, placement, .. } => {
+                let bad = placement.slices.iter().find_map(|slice| {
+                    let gpus = slice.gres.iter().fold(0, |all, gres| all | gres.mask);
+                    let of_node = self.drained.iter().filter(|(node, _)| *node == slice.node);
+                    of_node.copied().find(|(_, gpu)| gpus >> gpu & 1 == 1)
+                });
+                if let Some((node, gpu)) = bad {
+                    return Err(format!("job {job} got GPU {gpu} of {node:?}, which is drained"));
+                }
                 let last = self.attempts.insert(*job, *attempt).unwrap_or_default();
                 if *attempt <= last {
                     return Err(format!("job {job} started attempt {attempt} after {last}"));

@@ -20,6 +20,8 @@ pub struct Tally {
     pub controller_kills: u64,
     pub agent_kills: u64,
     pub reboots: u64,
+    /// Single GPUs that were taken out.
+    pub bad_gpus: u64,
     /// Nodes that were given up for silence.
     pub lost_nodes: u64,
 }
@@ -29,6 +31,7 @@ impl Tally {
         self.events += 1;
         match event {
             Event::Ended { .. } => self.ended += 1,
+            Event::GpuDrain { mark: Some(_), .. } => self.bad_gpus += 1,
             Event::Requeued { .. } => self.requeues += 1,
             Event::Started { placement, .. } if placement.slices.len() > 1 => self.gangs += 1,
             _ => {}
@@ -47,6 +50,7 @@ impl Tally {
         self.agent_kills += other.agent_kills;
         self.reboots += other.reboots;
         self.lost_nodes += other.lost_nodes;
+        self.bad_gpus += other.bad_gpus;
     }
 }
 
@@ -55,7 +59,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} steps, {} h simulated, {} facts, {} submissions, {} ends, {} gangs, {} requeues, \
-             {} controller kills, {} agent kills, {} reboots, {} nodes lost",
+             {} controller kills, {} agent kills, {} reboots, {} nodes lost, {} GPUs drained",
             self.steps,
             self.seconds / 3600,
             self.events,
@@ -66,7 +70,8 @@ impl fmt::Display for Tally {
             self.controller_kills,
             self.agent_kills,
             self.reboots,
-            self.lost_nodes
+            self.lost_nodes,
+            self.bad_gpus
         )
     }
 }
