@@ -87,19 +87,20 @@ pub(crate) fn start(
     // Without a group, processes are found by the session of the first one, which is on record.
     if let Some(group) = group {
         let (news, tell) = line()?;
-        let standing = Standing::lay_down(host);
-        let started = quick(host, dir, launch, group, known, &tell)
-            .and_then(|mut calls| Some((calls.start(tell.as_raw_fd()).ok()?, calls)));
-        if let Some((pid, calls)) = started {
+        if let Some(mut calls) = quick(host, dir, launch, group, known, &tell) {
+            let standing = Standing::lay_down(host);
+            let started = calls.start(tell.as_raw_fd());
             drop(tell);
-            let mut batch = Batch { pid, news, _calls: Some(calls), standing };
-            if batch.standing.is_some() && quick::is_over(&batch.news, quick::PATIENCE) {
-                batch.is_apart();
+            if let Ok(pid) = started {
+                let mut batch = Batch { pid, news, _calls: Some(calls), standing };
+                if batch.standing.is_some() && quick::is_over(&batch.news, quick::PATIENCE) {
+                    batch.is_apart();
+                }
+                return Ok(batch);
             }
-            return Ok(batch);
-        }
-        if let Some(standing) = standing {
-            standing.take_up();
+            if let Some(standing) = standing {
+                standing.take_up();
+            }
         }
     }
     start_by_fork(host, dir, launch, group, known)

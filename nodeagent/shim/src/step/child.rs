@@ -45,6 +45,8 @@ pub(super) struct Common<'a> {
     pub(super) environment: Vec<Vec<u8>>,
     /// The user's, looked up once for all tasks; none: each looks, and says what is wrong.
     pub(super) groups: Option<identity::Groups>,
+    /// Those of each task, as bits.
+    pub(super) gpus: Vec<u64>,
     /// Of the group; open as long as the step lasts. None: each task finds its own way in.
     pub(super) doors: &'a [OwnedFd],
 }
@@ -111,20 +113,16 @@ impl Refusal {
 /// Starts a task, the quick way where there is one.
 pub(super) fn start(common: &Common<'_>, mpi: &Mpi, local: usize) -> io::Result<Starting> {
     let (mut started, ends) = files(common.start, local)?;
-    let (news, tell) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let on_its_way = quick(common, mpi, local, &ends)
-        .and_then(|mut calls| Some((calls.start(tell.as_raw_fd()).ok()?, calls)));
-    match on_its_way {
-        Some((pid, calls)) => {
+    if let Some(mut calls) = quick(common, mpi, local, &ends) {
+        let (news, tell) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        if let Ok(pid) = calls.start(tell.as_raw_fd()) {
             started.pid = pid;
-            Ok(Starting { started, quick: Some((Quick { news, _calls: calls }, ends)) })
-        }
-        None => {
-            let started = start_by_fork(common, mpi, local, started, ends)?;
-            Ok(Starting { started, quick: None })
+            return Ok(Starting { started, quick: Some((Quick { news, _calls: calls }, ends)) });
         }
     }
+    let started = start_by_fork(common, mpi, local, started, ends)?;
+    Ok(Starting { started, quick: None })
 }
 
 impl Starting {

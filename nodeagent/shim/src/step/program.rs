@@ -41,10 +41,8 @@ pub(super) fn program(common: &Common<'_>, mpi: &Mpi, local: usize) -> Result<Pr
     Ok(Program { line, env })
 }
 
-/// The GPUs of a task. What cannot be bound was refused before the first one.
 fn gpus_of(common: &Common<'_>, local: usize) -> u64 {
-    let of_tasks = gpus::of_tasks(common.order, common.start).unwrap_or_default();
-    of_tasks.get(local).copied().unwrap_or_default()
+    common.gpus.get(local).copied().unwrap_or_default()
 }
 
 pub(super) fn path_of(env: &[Vec<u8>]) -> Vec<u8> {

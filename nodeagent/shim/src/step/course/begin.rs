@@ -81,7 +81,9 @@ fn meet(
         return Ok(Mpi::none());
     }
     let environment = variables::of_node(host, order, start);
-    Mpi::begin(&Common { host, order, start, group, environment, groups: None, doors: &[] })
+    let gpus = gpus::of_tasks(order, start)?;
+    let common = Common { host, order, start, group, environment, groups: None, gpus, doors: &[] };
+    Mpi::begin(&common)
 }
 
 fn refuse(asker: &mut Client, text: String) {

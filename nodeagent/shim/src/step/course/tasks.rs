@@ -11,6 +11,7 @@ use super::Course;
 use crate::identity::Groups;
 use crate::quick::{self, Standing};
 use crate::step::child::{self, Common, Quick};
+use crate::step::gpus;
 use crate::step::streams::{Stream, window};
 use crate::step::variables;
 use crate::usage;
@@ -42,6 +43,8 @@ impl Course<'_> {
             start: &start,
             group: group.as_ref(),
             groups: order.user.as_ref().and_then(|user| Groups::look_up(user).ok()),
+            // What cannot be bound was refused at the beginning.
+            gpus: gpus::of_tasks(&order, &start).unwrap_or_default(),
             doors: &doors,
         };
         let mut started = TasksStarted::default();

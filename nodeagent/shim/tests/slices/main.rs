@@ -1,6 +1,8 @@
 //! Whole slices: a real launcher, real shims, real processes, as root and as an ordinary user.
 //! What needs root says so and is skipped without it.
 
+mod series;
+
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -440,135 +442,6 @@ fn a_slice_is_run_once_however_often_it_is_launched() {
     assert_eq!(status(&world.run(&world.launch("true"))), (0, 0));
     assert!(matches!(adopt(&dir), Ok(Adopted::Gone(_))));
     assert!(!world.work().join(format!("slurm-{}.out", given_up.job)).exists());
-}
-
-#[test]
-fn tasks_of_one_series_follow_each_other_in_one_shim_as_if_each_had_its_own() {
-    for mode in modes() {
-        let world = World::new(mode);
-        let run = |change: &dyn Fn(&mut Launch), script: &str| {
-            let mut launch = world.launch(script);
-            change(&mut launch);
-            let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-            dir.write_launch(&launch).expect("a launch record");
-            let pid = world.launcher.launch_in_series(&dir, "7").expect("a shim");
-            let exit = world.exit();
-            assert_eq!(exit.job, launch.job);
-            world.until_idle(pid);
-            (pid, dir, exit)
-        };
-        let same = |_: &mut Launch| {};
-        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exit 3";
-        let (first, dir, exit) = run(&same, busy);
-        assert_eq!(status(&exit), (3, 0));
-        let used = exit.usage.expect("usage").user_cpu_ms;
-        let (second, _, exit) = run(&same, "sleep 1000 & exit 4");
-        assert_eq!((second, status(&exit)), (first, (4, 0)), "{mode}");
-        let cpu = exit.usage.expect("usage").user_cpu_ms;
-        assert!(cpu < used, "{mode}: {cpu} ms are not counted anew");
-        let limited = |l: &mut Launch| {
-            l.limits = Some(SliceLimits { pids_max: 77, ..SliceLimits::default() });
-        };
-        let (third, _, exit) = run(&limited, "cat /proc/self/cgroup; exit 5");
-        assert_eq!((third, status(&exit)), (first, (5, 0)), "{mode}: other limits, another group");
-        let mut late = ShimClient::connect(&dir).expect("the shim is there for others");
-        let answer = late.stop(StopCause::Cancelled, Duration::ZERO);
-        assert!(answer.expect_err("over").to_string().contains("has ended"), "{mode}");
-        assert_eq!(sweep(&dir, &world.cgroups()).expect("nothing to do"), 0);
-        let (fourth, dir, exit) = run(&limited, "exit 6");
-        assert_eq!((fourth, status(&exit)), (first, (6, 0)), "{mode}: not harmed by a sweep");
-        // Killed while idle: the next task finds another, and nothing is left of this one.
-        kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).expect("a kill");
-        wait_for(|| !alive(first.cast_signed()));
-        assert!(matches!(adopt(&dir), Ok(Adopted::Exited(_))));
-        let (fifth, _, exit) = run(&limited, "exit 7");
-        assert_eq!(status(&exit), (7, 0));
-        assert_ne!(fifth, first, "{mode}");
-        let name = format!("shim.{first}");
-        wait_for(|| world.cgroups().open(&name).expect("readable").is_none());
-    }
-}
-
-#[test]
-fn a_task_that_hangs_before_it_is_its_script_holds_nobody_up_and_stands_for_itself() {
-    let score = |pid: &str| {
-        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a score");
-        text.trim().to_owned()
-    };
-    if fs::write("/proc/self/oom_score_adj", "-700").is_err() {
-        println!("skipped: protecting a shim from the kernel's killer needs root");
-        return;
-    }
-    let world = World::new(modes()[0]);
-    let begin = |launch: &Launch| {
-        let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-        dir.write_launch(launch).expect("a launch record");
-        (world.launcher.launch_in_series(&dir, "7").expect("a shim"), dir)
-    };
-    for job in 1..=2 {
-        let (shim, _) = begin(&world.launch("cat /proc/self/oom_score_adj"));
-        world.exit();
-        world.until_idle(shim);
-        world.until(&format!("slurm-{job}.out"), "0\n");
-        assert_eq!(score(&shim.to_string()), "-700");
-    }
-    let pipe = world.work().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    let mut launch = world.launch("echo through");
-    launch.spec.as_mut().expect("a spec").stdout = Some("pipe".to_owned());
-    let (shim, dir) = begin(&launch);
-    wait_for(|| ShimClient::connect(&dir).is_ok_and(|mut client| client.status().is_ok()));
-    assert_eq!(fs::read_to_string(&pipe).expect("the output"), "through\n");
-    assert_eq!(status(&world.exit()), (0, 0));
-    world.until_idle(shim);
-    assert_eq!(score(&shim.to_string()), "-700");
-    fs::write("/proc/self/oom_score_adj", "0").expect("the old score");
-}
-
-#[test]
-fn an_idle_shim_ends_by_itself_though_others_were_started_beside_it() {
-    let world = World::new(modes()[0]);
-    let launch = world.launch("true");
-    let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-    dir.write_launch(&launch).expect("a launch record");
-    let shim = world.launcher.launch_in_series(&dir, "7").expect("a shim");
-    world.exit();
-    let beside = world.start(&world.launch("echo ready; sleep 1000"));
-    world.until("slurm-2.out", "ready");
-    wait_for(|| !alive(shim.cast_signed()));
-    assert!(!world.spool().join("shims").join(shim.to_string()).exists(), "its socket is gone");
-    let mut other = ShimClient::connect(&beside).expect("a shim");
-    other.stop(StopCause::Cancelled, Duration::ZERO).expect("an answer");
-    world.exit();
-}
-
-#[test]
-fn a_running_task_of_a_series_is_adopted_spoken_to_and_lost_with_its_shim() {
-    for mode in modes() {
-        let world = World::new(mode);
-        let start = |script: &str| {
-            let launch = world.launch(script);
-            let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-            dir.write_launch(&launch).expect("a launch record");
-            (dir.clone(), world.launcher.launch_in_series(&dir, "7").expect("a shim"))
-        };
-        let (_, first) = start("true");
-        world.exit();
-        world.until_idle(first);
-        let (dir, shim) = start("echo $$ >pid; echo ready; sleep 1000");
-        assert_eq!(shim, first, "{mode}");
-        world.until("slurm-2.out", "ready");
-        let Ok(Adopted::Alive(mut client)) = adopt(&dir) else { panic!("{mode}: not alive") };
-        assert!(client.status().expect("an answer").running);
-        kill(Pid::from_raw(shim.cast_signed()), Signal::SIGKILL).expect("a kill");
-        let gone = world.notice(|k| matches!(k, NoticeKind::Gone(_)));
-        assert_eq!(gone.job, 2, "{mode}: the task that ran, not the one before");
-        let cgroups =
-            if mode == Mode::None { Cgroups::None(String::new()) } else { world.cgroups() };
-        assert_eq!(sweep(&dir, &cgroups).expect("a sweep"), 0);
-        let pid = world.output("pid").trim().parse().expect("a pid");
-        wait_for(|| !alive(pid));
-    }
 }
 
 #[test]
