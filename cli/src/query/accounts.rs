@@ -6,7 +6,7 @@ use super::columns::{self, Columns, Style};
 use super::source::Source;
 use super::surroundings::Surroundings;
 use super::{Output, VERSION};
-use crate::getopt::{self, Opt, Parsed, Spec, Takes, both, long};
+use crate::getopt::{Opt, Parsed, Spec, Takes, both, long};
 
 const SACCTMGR: &str = "sacctmgr";
 const SSHARE: &str = "sshare";
@@ -154,16 +154,10 @@ const FIELDS: &[(&str, &str, i32)] = &[
 
 /// `sacctmgr`, the whole command.
 pub(super) fn manage(args: &[String], source: &mut dyn Source, _: &Surroundings) -> Output {
-    let parsed = match getopt::parse(&MANAGE, args) {
+    let parsed = match super::opened(&MANAGE, MANAGE_HELP, args) {
         Ok(parsed) => parsed,
-        Err(fault) => return Output::usage(&fault),
+        Err(said) => return said,
     };
-    if parsed.has("help") {
-        return Output::text(MANAGE_HELP);
-    }
-    if parsed.has("version") {
-        return Output::text(format!("{VERSION}\n"));
-    }
     let words: Vec<&str> = parsed.operands.iter().map(String::as_str).collect();
     let invalid = |word: &str| Output {
         err: format!("invalid keyword: {word}\n"),
@@ -304,16 +298,10 @@ const SHARES: &[(&str, i32)] = &[
 
 /// `sshare`, the whole command.
 pub(super) fn shares(args: &[String], _: &mut dyn Source, _: &Surroundings) -> Output {
-    let parsed = match getopt::parse(&SHARE, args) {
+    let parsed = match super::opened(&SHARE, SHARE_HELP, args) {
         Ok(parsed) => parsed,
-        Err(fault) => return Output::usage(&fault),
+        Err(said) => return said,
     };
-    if parsed.has("help") {
-        return Output::text(SHARE_HELP);
-    }
-    if parsed.has("version") {
-        return Output::text(format!("{VERSION}\n"));
-    }
     if parsed.has("helpformat") {
         return Output::text(columns::help_format(SHARES));
     }

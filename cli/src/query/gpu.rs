@@ -2,10 +2,10 @@
 
 use muster_proto::v1::Gpu;
 
+use super::Output;
 use super::source::Source;
 use super::surroundings::Surroundings;
-use super::{Output, VERSION};
-use crate::getopt::{self, Opt, Spec, Takes, both, long};
+use crate::getopt::{Opt, Spec, Takes, both, long};
 
 const PROGRAM: &str = "muster gpu";
 
@@ -38,16 +38,10 @@ Usage: muster gpu [OPTIONS] [NODE,..]
 
 /// The whole command.
 pub(super) fn command(args: &[String], source: &mut dyn Source, here: &Surroundings) -> Output {
-    let parsed = match getopt::parse(&SPEC, args) {
+    let parsed = match super::opened(&SPEC, HELP, args) {
         Ok(parsed) => parsed,
-        Err(fault) => return Output::usage(&fault),
+        Err(said) => return said,
     };
-    if parsed.has("help") {
-        return Output::text(HELP);
-    }
-    if parsed.has("version") {
-        return Output::text(format!("{VERSION}\n"));
-    }
     let again = match parsed.last("iterate").map(str::parse::<u64>) {
         None => None,
         Some(Ok(seconds)) if seconds > 0 => Some(seconds),

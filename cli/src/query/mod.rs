@@ -43,7 +43,7 @@ mod tests;
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::getopt::BadUsage;
+use crate::getopt::{self, BadUsage, Parsed, Spec};
 
 /// What `--version` prints after the name of the system whose commands these are.
 pub const VERSION: &str = concat!("slurm 26.05.0 (muster ", env!("CARGO_PKG_VERSION"), ")");
@@ -56,6 +56,19 @@ pub(crate) struct Output {
     pub(crate) code: i32,
     /// Print again after this many seconds (`-i`).
     pub(crate) again: Option<u64>,
+}
+
+/// Reads a command line; `Err`: what is said to one that is wrong, or that asks for help or the
+/// version.
+fn opened(spec: &Spec, help: &str, args: &[String]) -> Result<Parsed, Output> {
+    let parsed = getopt::parse(spec, args).map_err(|fault| Output::usage(&fault))?;
+    if parsed.has("help") {
+        return Err(Output::text(help));
+    }
+    if parsed.has("version") {
+        return Err(Output::text(format!("{VERSION}\n")));
+    }
+    Ok(parsed)
 }
 
 impl Output {

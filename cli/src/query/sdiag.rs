@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::source::Source;
 use super::surroundings::Surroundings;
-use super::{Output, VERSION, json, times};
-use crate::getopt::{self, Opt, Spec, Takes, both, long};
+use super::{Output, json, times};
+use crate::getopt::{Opt, Spec, Takes, both, long};
 
 const PROGRAM: &str = "sdiag";
 
@@ -44,16 +44,10 @@ Usage: sdiag [OPTIONS]
 
 /// The whole command.
 pub(super) fn command(args: &[String], source: &mut dyn Source, here: &Surroundings) -> Output {
-    let parsed = match getopt::parse(&SPEC, args) {
+    let parsed = match super::opened(&SPEC, HELP, args) {
         Ok(parsed) => parsed,
-        Err(fault) => return Output::usage(&fault),
+        Err(said) => return said,
     };
-    if parsed.has("help") {
-        return Output::text(HELP);
-    }
-    if parsed.has("version") {
-        return Output::text(format!("{VERSION}\n"));
-    }
     if parsed.has("reset") {
         let text = "--reset is not supported: the numbers count from the controller's start";
         return Output::error(PROGRAM, text);

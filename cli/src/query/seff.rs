@@ -8,7 +8,7 @@ use super::sizes::rounded_kib;
 use super::source::Source;
 use super::surroundings::Surroundings;
 use super::{Output, shown, states};
-use crate::getopt::{self, Spec, Takes, both};
+use crate::getopt::{Spec, Takes, both};
 
 const PROGRAM: &str = "seff";
 
@@ -31,16 +31,10 @@ JOBID is 12 or 12_4.
 
 /// The whole command.
 pub(super) fn command(args: &[String], source: &mut dyn Source, here: &Surroundings) -> Output {
-    let parsed = match getopt::parse(&SPEC, args) {
+    let parsed = match super::opened(&SPEC, HELP, args) {
         Ok(parsed) => parsed,
-        Err(fault) => return Output::usage(&fault),
+        Err(said) => return said,
     };
-    if parsed.has("help") {
-        return Output::text(HELP);
-    }
-    if parsed.has("version") {
-        return Output::text(format!("{}\n", super::VERSION));
-    }
     let [id] = parsed.operands.as_slice() else {
         return Output { err: HELP.to_owned(), code: 1, ..Output::default() };
     };

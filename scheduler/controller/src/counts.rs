@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -13,13 +14,15 @@ use tower::{Layer, Service};
 
 /// Counters of passes and calls. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Counts(Arc<Mutex<Inner>>);
+pub struct Counts {
+    inner: Arc<Mutex<Inner>>,
+    /// Calls whose answer has not begun.
+    under_way: Arc<AtomicU32>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     passes: Passes,
-    /// Calls whose answer has not begun.
-    under_way: u32,
     /// By method: how often, and how long in all.
     calls: BTreeMap<Box<str>, (u64, Duration)>,
 }
@@ -38,7 +41,7 @@ struct Passes {
 impl Counts {
     /// A pass is over that considered so many jobs.
     pub fn passed(&self, took: Duration, heads: u64) {
-        let passes = &mut self.0.lock().expect("counting does not panic").passes;
+        let passes = &mut self.inner.lock().expect("counting does not panic").passes;
         passes.count += 1;
         passes.last = took;
         passes.longest = passes.longest.max(took);
@@ -50,7 +53,7 @@ impl Counts {
     /// A call of the method with this path was answered; of a stream: its head.
     fn called(&self, path: &str, took: Duration) {
         let method = path.rsplit('/').next().unwrap_or_default();
-        let calls = &mut self.0.lock().expect("counting does not panic").calls;
+        let calls = &mut self.inner.lock().expect("counting does not panic").calls;
         match calls.get_mut(method) {
             Some((count, total)) => (*count, *total) = (*count + 1, *total + took),
             None => _ = calls.insert(method.into(), (1, took)),
@@ -60,12 +63,12 @@ impl Counts {
     /// Fills in what is counted here.
     pub fn tell(&self, reply: &mut v1::DiagReply) {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let inner = self.0.lock().expect("counting does not panic");
+        let inner = self.inner.lock().expect("counting does not panic");
         let Passes { count, last, longest, total, last_heads, heads } = inner.passes;
         (reply.passes, reply.pass_last_us, reply.pass_max_us) = (count, us(last), us(longest));
         (reply.pass_total_us, reply.last_considered) = (us(total), last_heads);
         reply.considered = heads;
-        reply.threads = inner.under_way;
+        reply.threads = self.under_way.load(Relaxed);
         let calls = inner.calls.iter();
         let call = calls.map(|(method, (count, total))| v1::CallCount {
             method: method.to_string(),
@@ -81,14 +84,14 @@ struct UnderWay(Counts);
 
 impl UnderWay {
     fn new(counts: Counts) -> Self {
-        counts.0.lock().expect("counting does not panic").under_way += 1;
+        counts.under_way.fetch_add(1, Relaxed);
         UnderWay(counts)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.lock().expect("counting does not panic").under_way -= 1;
+        self.0.under_way.fetch_sub(1, Relaxed);
     }
 }
 
