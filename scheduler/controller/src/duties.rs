@@ -33,7 +33,8 @@ fn bring(controller: &Controller, effects: &[Effect]) {
     for effect in effects {
         match effect {
             Effect::Desire { node, job, attempt } => controller.hub.desire(*node, *job, *attempt),
-            Effect::Record { job, attempt } => controller.recorder.note(*job, *attempt),
+            // Witnessed by the recorder itself.
+            Effect::Record { .. } => {}
             Effect::Notify { job } => controller.changes.note(*job),
             Effect::WakePass => controller.opinions.wake(),
         }

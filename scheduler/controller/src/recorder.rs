@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use muster_core::effect::Effect;
 use muster_model::{Attempt, JobId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::Controller;
+use crate::engine::Witness;
 use crate::history::HistoryEntry;
 use crate::show::job::{Depth, Shown};
 
@@ -32,10 +34,23 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// This attempt is over.
-    pub fn note(&self, job: JobId, attempt: Attempt) {
-        self.open().insert((job, attempt));
-        self.wake.notify_one();
+    /// Takes note of attempts that are over on the engine's own thread: whoever sees one ended in
+    /// the state finds it named here or its rows in the database.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        let recorder = self.clone();
+        Box::new(move |effects| {
+            let ended = effects.iter().filter_map(|effect| match effect {
+                Effect::Record { job, attempt } => Some((*job, *attempt)),
+                Effect::Desire { .. } | Effect::Notify { .. } | Effect::WakePass => None,
+            });
+            let mut open = recorder.open();
+            let before = open.len();
+            open.extend(ended);
+            if open.len() > before {
+                recorder.wake.notify_one();
+            }
+        })
     }
 
     /// Whether rows of this job are still to be written.

@@ -24,9 +24,10 @@ use crate::auth::Auth;
 use crate::cluster::cluster_config;
 use crate::engine::{Engine, system_clock};
 use crate::history::History;
+use crate::recorder::{self, Recorder};
 use crate::rpc::Service;
 use crate::sessions::wanted::Scripts;
-use crate::{Controller, changes, duties, pass, recorder, sessions, upkeep};
+use crate::{Controller, changes, duties, pass, sessions, upkeep};
 
 /// What is under way when the controller stops may end within this time.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -76,9 +77,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ar
     make_dir(&config.state_dir, 0o700)?;
     let auth = Auth::new(&config.security)?;
     let log = config.state_dir.join("log");
+    let recorder = Recorder::default();
+    let witness = recorder.witness();
     let engine = tokio::task::spawn_blocking(move || {
         let log = SledLog::open(&log)?;
-        anyhow::Ok(Engine::start(Box::new(log), system_clock())?)
+        anyhow::Ok(Engine::start(Box::new(log), system_clock(), witness)?)
     })
     .await
     .expect("the recovery does not panic")?;
@@ -92,7 +95,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ar
         usage: Default::default(),
         steps: Default::default(),
         history,
-        recorder: Default::default(),
+        recorder,
         changes: Default::default(),
         opinions: Default::default(),
         counts: Default::default(),

@@ -20,4 +20,6 @@ mod tests;
 
 pub use batch::{JobBlobs, Reply, Step, Wish, environment_key, script_key, step};
 pub use recover::{RecoverError, Recovery, recover};
-pub use thread::{Clock, Effects, Engine, EngineError, EngineHandle, Lagged, Stats, system_clock};
+pub use thread::{
+    Clock, Effects, Engine, EngineError, EngineHandle, Lagged, Stats, Witness, system_clock,
+};

@@ -24,6 +24,7 @@ use super::codec;
 use super::recover::recover;
 use super::snapshot;
 use super::thread::{Clock, Engine, EngineError};
+use crate::recorder::Recorder;
 
 const ALICE: u32 = 1000;
 
@@ -293,7 +294,7 @@ fn snapshot_and_tail_tell_the_same_as_all_facts() {
 
 /// An engine that runs on a thread of its own until its handles are gone.
 fn start(log: impl Log + 'static) -> super::EngineHandle {
-    Engine::start(Box::new(log), clock()).unwrap()
+    Engine::start(Box::new(log), clock(), Box::new(|_| {})).unwrap()
 }
 
 async fn configure(engine: &super::EngineHandle) {
@@ -344,6 +345,40 @@ async fn duties_are_told_once_they_are_durable_and_not_before() {
     }
 }
 
+/// A listing takes what lives from the state and what is over from the history: an end that the
+/// state shows before the recorder knows of it would be in neither.
+#[tokio::test]
+async fn nobody_sees_an_end_before_its_witness_does() {
+    let disk = MemDisk::default();
+    let open = |seen: &Recorder| {
+        Engine::start(Box::new(Mem::open(&disk).unwrap()), clock(), seen.witness()).unwrap()
+    };
+    let unnamed = |seen: Recorder| {
+        move |state: &State| {
+            let ended = state.jobs.values().filter(|job| job.phase.is_ended());
+            let ids: Vec<JobId> = ended.map(|job| job.id).collect();
+            (ids.len(), ids.into_iter().filter(|id| !seen.waits_for(*id)).count())
+        }
+    };
+    let seen = Recorder::default();
+    let engine = open(&seen);
+    configure(&engine).await;
+    for request in 1..=20 {
+        engine.submit(submission(request), None).await.unwrap();
+        let found = engine.look(|state| starts(state, Timestamp(3000))).await.unwrap();
+        engine.tell(Command::Commit(found)).await.unwrap();
+        let ends = engine.look(|state| finish_all(state, Timestamp(4000))).await.unwrap();
+        for end in ends {
+            engine.tell(end).await.unwrap();
+        }
+        assert_eq!(engine.look(unnamed(seen.clone())).await.unwrap(), (request as usize, 0));
+    }
+    stop(engine, || Mem::open(&disk).is_ok());
+    // After a restart nobody knows which rows were written: all are named before the first look.
+    let seen = Recorder::default();
+    assert_eq!(open(&seen).look(unnamed(seen.clone())).await.unwrap(), (20, 0));
+}
+
 #[tokio::test]
 async fn a_refusal_reaches_its_caller_alone() {
     let engine = start(Mem::open(&MemDisk::default()).unwrap());
@@ -362,7 +397,8 @@ async fn a_refusal_reaches_its_caller_alone() {
 #[tokio::test]
 async fn a_full_inbox_sheds_clients_and_keeps_room_for_agents() {
     let (engine, handle) =
-        Engine::new(Box::new(Mem::open(&MemDisk::default()).unwrap()), clock()).unwrap();
+        Engine::new(Box::new(Mem::open(&MemDisk::default()).unwrap()), clock(), Box::new(|_| {}))
+            .unwrap();
     let mut waiting = Vec::new();
     let shed = loop {
         let handle = handle.clone();
@@ -383,7 +419,7 @@ async fn a_full_inbox_sheds_clients_and_keeps_room_for_agents() {
 fn a_failed_commit_ends_the_engine_without_an_answer() {
     let mut log = Fault::new(Mem::open(&MemDisk::default()).unwrap());
     log.plan(1, FaultKind::LoseReply);
-    let (engine, handle) = Engine::new(Box::new(log), clock()).unwrap();
+    let (engine, handle) = Engine::new(Box::new(log), clock(), Box::new(|_| {})).unwrap();
     let running = std::thread::spawn(move || engine.run());
     handle.tell_blocking(Command::Configure(Box::new(config()))).unwrap();
     let answer = handle.tell_blocking(submission(1));

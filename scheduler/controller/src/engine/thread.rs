@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use muster_core::command::Command;
 use muster_core::effect::Effect;
+use muster_core::effects::outstanding;
 use muster_core::event::Event;
 use muster_core::rejection::Rejection;
 use muster_core::state::State;
@@ -273,6 +274,11 @@ fn question<T: Send + 'static>(
 /// Tells the time; asked once per commit.
 pub type Clock = Box<dyn Fn() -> Timestamp + Send>;
 
+/// Told of duties on the engine's own thread before anybody sees the state they come from: at the
+/// start of all that are outstanding, then of each commit's. For what must never lag behind the
+/// state; it must not wait.
+pub type Witness = Box<dyn Fn(&[Effect]) + Send>;
+
 /// The system's clock.
 #[must_use]
 pub fn system_clock() -> Clock {
@@ -286,6 +292,7 @@ pub fn system_clock() -> Clock {
 pub struct Engine {
     log: Box<dyn Log>,
     clock: Clock,
+    witness: Witness,
     state: State,
     index: u64,
     inbox: mpsc::Receiver<Message>,
@@ -347,8 +354,12 @@ impl Engine {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn start(log: Box<dyn Log>, clock: Clock) -> Result<EngineHandle, RecoverError> {
-        let (engine, handle) = Engine::new(log, clock)?;
+    pub fn start(
+        log: Box<dyn Log>,
+        clock: Clock,
+        witness: Witness,
+    ) -> Result<EngineHandle, RecoverError> {
+        let (engine, handle) = Engine::new(log, clock, witness)?;
         let run = move || {
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.run()));
             match ran {
@@ -371,12 +382,14 @@ impl Engine {
     pub(super) fn new(
         mut log: Box<dyn Log>,
         clock: Clock,
+        witness: Witness,
     ) -> Result<(Engine, EngineHandle), RecoverError> {
         let began = Instant::now();
         let Recovery { state, index, tail_frames, tail_bytes, snapshot_bytes } =
             recover(&mut *log)?;
         let took = began.elapsed();
         tracing::info!(index, tail_frames, tail_bytes, snapshot_bytes, ?took, "state recovered");
+        witness(&outstanding(&state));
         let (send, inbox) = mpsc::channel(INBOX);
         let (effects, _) = broadcast::channel(EFFECT_BATCHES);
         let stats = Arc::<Stats>::default();
@@ -387,6 +400,7 @@ impl Engine {
         let engine = Engine {
             log,
             clock,
+            witness,
             state,
             index,
             inbox,
@@ -449,6 +463,7 @@ impl Engine {
         }
         self.stats.decide_us.fetch_add(micros(decided - began), Relaxed);
         if !step.effects.is_empty() {
+            (self.witness)(&step.effects);
             // Without a subscriber nobody is to be told: it will ask for what is outstanding.
             let _ = self.effects.send(step.effects.into());
         }
