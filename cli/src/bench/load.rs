@@ -14,8 +14,10 @@ use crate::local::Cluster;
 /// Submissions that one stream keeps in flight: more than a commit takes at once.
 const WINDOW: usize = 256;
 
-/// How often the end is looked for.
+/// How often the end is looked for: as often as this at first, ever more seldom up to that, so that
+/// what is measured is not the asking.
 const LOOK: Duration = Duration::from_millis(2);
+const LOOK_MAX: Duration = Duration::from_millis(30);
 
 /// Clients of one cluster, each with a connection of its own.
 pub(super) struct Load<'a> {
@@ -192,6 +194,7 @@ impl<'a> Load<'a> {
     pub(super) fn wait_until_empty(&self, patience: Duration) -> anyhow::Result<()> {
         let mut query = v1::query_client::QueryClient::new(self.channel());
         let deadline = Instant::now() + patience;
+        let mut pause = LOOK;
         loop {
             let ping = query.ping(v1::PingRequest {});
             let reply = self.runtime.block_on(ping).context("ping")?.into_inner();
@@ -206,7 +209,8 @@ impl<'a> Load<'a> {
                     reply.running_jobs
                 );
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_MAX);
         }
     }
 

@@ -101,17 +101,36 @@ impl Launcher {
     /// The same for one of many slices of a kind, as the tasks of one array are: a shim that has
     /// served another slice of the series may serve this one. A series belongs to one user.
     pub fn launch_in_series(&self, dir: &SliceDir, series: &str) -> Result<u32, LaunchError> {
-        let fail = |source| LaunchError::Launch { dir: dir.path().to_owned(), source };
+        let order = [(dir.clone(), series.to_owned())];
+        self.launch_all(&order).pop().expect("an answer for an order")
+    }
+
+    /// The same for several slices, each with its series or none (empty): they are asked for before
+    /// the first answer is waited for. Some ten at most: nobody reads the answers meanwhile.
+    pub fn launch_all(&self, orders: &[(SliceDir, String)]) -> Vec<Result<u32, LaunchError>> {
         let mut running = self.running.lock().expect("no launch panics");
-        let answer = match running.ask(dir, series) {
-            // Dead, before or after the fork: the claim in the slice keeps a second shim away.
-            Err(_) => {
-                *running = start(&self.config).map_err(fail)?;
-                running.ask(dir, series).map_err(fail)?
+        let (mut answers, mut died) = running.ask(orders);
+        if died.is_some() {
+            // Before or after the forks: the claim in a slice keeps a second shim away.
+            match start(&self.config) {
+                Ok(started) => {
+                    *running = started;
+                    let (more, fault) = running.ask(&orders[answers.len()..]);
+                    answers.extend(more);
+                    died = fault;
+                }
+                Err(fault) => died = Some(fault),
             }
-            Ok(answer) => answer,
+        }
+        let fault = died.map_or(libc::EIO, |fault| fault.raw_os_error().unwrap_or(libc::EIO));
+        answers.resize(orders.len(), -fault);
+        let read = |((dir, _), answer): (&(SliceDir, String), i32)| {
+            u32::try_from(answer).map_err(|_| LaunchError::Launch {
+                dir: dir.path().to_owned(),
+                source: io::Error::from_raw_os_error(-answer),
+            })
         };
-        u32::try_from(answer).map_err(|_| fail(io::Error::from_raw_os_error(-answer)))
+        orders.iter().zip(answers).map(read).collect()
     }
 
     /// The launcher's process id.
@@ -139,15 +158,26 @@ fn start(config: &LauncherConfig) -> io::Result<Running> {
 }
 
 impl Running {
-    fn ask(&self, dir: &SliceDir, series: &str) -> io::Result<i32> {
+    /// The answers, in order, as far as they came, and why there are no more.
+    fn ask(&self, orders: &[(SliceDir, String)]) -> (Vec<i32>, Option<io::Error>) {
         let socket = self.socket.as_ref().expect("open until dropped").as_raw_fd();
-        let request = [dir.path().as_os_str().as_bytes(), series.as_bytes()].join(&0);
-        send(socket, &request, MsgFlags::MSG_NOSIGNAL)?;
-        let mut answer = [0u8; 4];
-        match retry(|| recv(socket, &mut answer, MsgFlags::empty()))? {
-            4 => Ok(i32::from_le_bytes(answer)),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        let asked = orders.iter().try_for_each(|(dir, series)| {
+            let request = [dir.path().as_os_str().as_bytes(), series.as_bytes()].join(&0);
+            retry(|| send(socket, &request, MsgFlags::MSG_NOSIGNAL)).map(drop)
+        });
+        let mut answers = Vec::with_capacity(orders.len());
+        if let Err(fault) = asked {
+            return (answers, Some(fault.into()));
         }
+        while answers.len() < orders.len() {
+            let mut answer = [0u8; 4];
+            match retry(|| recv(socket, &mut answer, MsgFlags::empty())) {
+                Ok(4) => answers.push(i32::from_le_bytes(answer)),
+                Ok(_) => return (answers, Some(io::ErrorKind::UnexpectedEof.into())),
+                Err(fault) => return (answers, Some(fault.into())),
+            }
+        }
+        (answers, None)
     }
 }
 

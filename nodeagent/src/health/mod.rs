@@ -137,6 +137,12 @@ impl Gpus {
         state.used.remove(&key);
     }
 
+    /// Whether a slice holds GPUs that are to be looked at when its processes are gone.
+    #[must_use]
+    pub fn has_to_hand_over(&self, key: Key) -> bool {
+        self.0.nvml.is_some() && self.state().held.contains_key(&key)
+    }
+
     /// A job's processes are gone: waits until its GPUs are clean. What is not clean then is kept
     /// from others until it is; the report tells. Blocks for seconds at most.
     #[must_use]

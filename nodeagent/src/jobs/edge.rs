@@ -27,6 +27,8 @@ use crate::prolog::{self, Stage};
 /// operations: more of them at once only wait for each other, and a hung disk must not take every
 /// thread. Fewer would let some hung ones hold up the rest.
 pub const PARALLEL: usize = 16;
+/// Slices that are begun in one go. More would start the last of them late.
+pub(super) const TOGETHER: usize = 8;
 /// Processes and threads of one slice: a fork bomb ends here instead of at the node's pid_max.
 const PIDS_MAX: u64 = 32_768;
 /// Between looks at a group that does not empty.
@@ -186,6 +188,39 @@ impl Edge {
             }
         }
         Some(Event::Prepared)
+    }
+
+    /// Spools slices that have no prolog and starts their shims, whose notices say that they run; the
+    /// answer are those that could not be started.
+    pub(super) async fn begin(
+        self: Arc<Self>,
+        slices: Vec<(Key, Option<Launch>)>,
+        patience: Patience,
+    ) -> Vec<(Key, End)> {
+        let edge = self.clone();
+        self.blocking(move || edge.begin_now(slices, patience)).await
+    }
+
+    fn begin_now(&self, slices: Vec<(Key, Option<Launch>)>, patience: Patience) -> Vec<(Key, End)> {
+        let (mut spooled, mut failed) = (Vec::new(), Vec::new());
+        for (key, launch) in slices {
+            match self.spool_in(key, launch, patience) {
+                Ok(_) => spooled.push(key),
+                Err(reason) => failed.push((key, reason)),
+            }
+        }
+        let orders: Vec<_> =
+            spooled.iter().map(|key| (self.dir(*key), self.series.launch(*key))).collect();
+        for (key, launched) in spooled.into_iter().zip(self.launcher.launch_all(&orders)) {
+            if let Err(fault) = launched {
+                failed.push((key, chain(&fault)));
+            }
+        }
+        let end = |reason| End::LaunchFailed {
+            reason: format!("node {}: {reason}", self.node),
+            node_fault: true,
+        };
+        failed.into_iter().map(|(key, reason)| (key, end(reason))).collect()
     }
 
     /// Writes a launch with what this host holds it to, and makes the group of a slice that has no
@@ -351,7 +386,9 @@ impl Edge {
         unkillable: Duration,
         inputs: mpsc::Sender<Input>,
     ) -> Option<Event> {
-        muster_shim::end_steps(&self.spool, key.job, key.attempt);
+        if !self.left_nothing(key, &end) {
+            muster_shim::end_steps(&self.spool, key.job, key.attempt);
+        }
         let begun = Instant::now();
         let mut told = false;
         while !self.is_clean(key, &end) {
@@ -368,13 +405,27 @@ impl Edge {
             }
             tokio::time::sleep(if told { STUCK_PAUSE } else { SWEEP_PAUSE }).await;
         }
-        let edge = self.clone();
-        if let Some(report) = self.blocking(move || edge.gpus.hand_over(key)).await {
-            let _ = inputs.send(Input::Gpus(report)).await;
+        if self.gpus.has_to_hand_over(key) {
+            let edge = self.clone();
+            if let Some(report) = self.blocking(move || edge.gpus.hand_over(key)).await {
+                let _ = inputs.send(Input::Gpus(report)).await;
+            }
         }
         let epilog_fault = self.epilogue(key, &end).await.err().unwrap_or_default();
         self.note_end(key, end, &epilog_fault).await;
         Some(Event::Cleaned { epilog_fault })
+    }
+
+    /// Whether nothing of an ended slice is left, not even something to be looked at.
+    pub(super) fn needs_no_cleaning(&self, key: Key, end: &End) -> bool {
+        self.left_nothing(key, end) && self.epilog.is_none() && !self.gpus.has_to_hand_over(key)
+    }
+
+    /// Whether the slice's shim, which had it in a group with all its steps, has ended that.
+    fn left_nothing(&self, key: Key, end: &End) -> bool {
+        !matches!(self.cgroups, Cgroups::None(_))
+            && self.series.has_launched(key)
+            && self.is_clean(key, end)
     }
 
     /// A shim that wrote the end has ended everything first and takes its leave by itself. A look
@@ -443,10 +494,10 @@ impl Edge {
         }
     }
 
-    /// Removes a slice from the spool when there is a slot for it.
-    pub(super) async fn erase(self: Arc<Self>, key: Key) {
+    /// Removes slices from the spool when there is a slot for it.
+    pub(super) async fn erase(self: Arc<Self>, keys: Vec<Key>) {
         let edge = self.clone();
-        self.blocking(move || edge.forget(key)).await;
+        self.blocking(move || keys.into_iter().for_each(|key| edge.forget(key))).await;
     }
 
     /// Removes a slice from the spool.

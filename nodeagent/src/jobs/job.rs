@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A slice without a process (`batch` unset) goes from Ready to Running by a note in the spool and
-//! from Running to Cleaning when it is told to stop.
+//! from Running to Cleaning when it is told to stop. One that is to run at once, with no prolog
+//! before it, is Launching from the beginning.
 
 use muster_proto::agent::v1::{
     Finished, LaunchFailed, Lost, Preparing, Ready, Running, SliceReport, Stopping, Want,
@@ -66,6 +67,8 @@ pub struct Job {
     /// Has a process here.
     pub batch: bool,
     pub phase: Phase,
+    /// There is no prolog: what spools it may start its shim in the same go.
+    straight: bool,
     run: bool,
     stop: Option<StopCause>,
     forget: bool,
@@ -111,6 +114,8 @@ pub enum Event {
 pub enum Action {
     /// Spool, confine, run the prolog.
     Prepare,
+    /// Spool and start the shim in one go.
+    Begin,
     /// Stop the prolog.
     CancelPrepare,
     /// Start the shim; or note that a slice without a process runs.
@@ -136,12 +141,19 @@ impl Job {
         Job {
             batch,
             phase,
+            straight: false,
             run: false,
             stop: None,
             forget: false,
             suspended: (false, false),
             end_at: (end_at, end_at),
         }
+    }
+
+    /// The same, where spooling and starting need nothing between them.
+    #[must_use]
+    pub fn straight(self, straight: bool) -> Self {
+        Job { straight, ..self }
     }
 
     /// Takes in what happened and says what follows.
@@ -211,6 +223,12 @@ impl Job {
     /// The next action towards what is wanted, where it is this side's turn.
     fn pursue(&mut self, actions: &mut Vec<Action>) {
         match &mut self.phase {
+            Phase::Preparing { begun: false, .. }
+                if self.stop.is_none() && self.run && self.straight =>
+            {
+                self.phase = Phase::Launching;
+                actions.push(Action::Begin);
+            }
             Phase::Preparing { begun: begun @ false, .. } if self.stop.is_none() => {
                 *begun = true;
                 actions.push(Action::Prepare);

@@ -20,8 +20,9 @@ pub struct Held {
 /// Of a slice that is not here yet: whether it may be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launchable {
-    /// The credential is good; whether it has a process here, and until when.
-    Yes { batch: bool, end_at: i64 },
+    /// The credential is good; whether it has a process here and can be started in one go, and
+    /// until when.
+    Yes { batch: bool, straight: bool, end_at: i64 },
     /// Why not; the controller is told.
     No { reason: String },
 }
@@ -92,9 +93,9 @@ impl Held {
             Want::Stop => Job::new(false, 0, Phase::Over(End::bare())),
             Want::Prepare | Want::Run if stale => return false,
             Want::Prepare | Want::Run => match &desire.launchable {
-                Launchable::Yes { batch, end_at } => {
+                Launchable::Yes { batch, straight, end_at } => {
                     let phase = Phase::Preparing { begun: false, cancelled: false };
-                    Job::new(*batch, *end_at, phase)
+                    Job::new(*batch, *end_at, phase).straight(*straight)
                 }
                 Launchable::No { reason } => {
                     let end = End::LaunchFailed { reason: reason.clone(), node_fault: false };

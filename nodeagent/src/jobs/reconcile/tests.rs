@@ -11,7 +11,8 @@ fn wish(want: Want) -> Wish {
 }
 
 fn desire(key: Key, want: Want, batch: bool) -> Desire {
-    Desire { key, wish: wish(want), launchable: Launchable::Yes { batch, end_at: 0 } }
+    let launchable = Launchable::Yes { batch, straight: false, end_at: 0 };
+    Desire { key, wish: wish(want), launchable }
 }
 
 fn exited() -> End {
@@ -37,7 +38,7 @@ enum Then {
     Happens(Event),
 }
 use Action::{
-    CancelPrepare, Clean, Erase, KillShim, Launch, Prepare, Report, SetEnd, Stop, Suspend,
+    Begin, CancelPrepare, Clean, Erase, KillShim, Launch, Prepare, Report, SetEnd, Stop, Suspend,
 };
 use Then::{Happens, Says};
 
@@ -93,6 +94,29 @@ fn a_gang_slice_waits_for_go_and_ends_when_told() {
             (Says(Want::Forget), vec![Erase]),
         ],
     );
+}
+
+#[test]
+fn without_a_prolog_a_slice_that_is_to_run_is_begun_in_one_go() {
+    let say = |held: &mut Held, want, gang| {
+        let launchable = Launchable::Yes { batch: true, straight: true, end_at: 0 };
+        let wants = if gang { vec![Want::Prepare, want] } else { vec![want] };
+        let desire = |want| Desire { key: KEY, wish: wish(want), launchable: launchable.clone() };
+        let actions = held.desire(wants.into_iter().map(desire).collect(), false);
+        actions.into_iter().map(|(_, action)| action).collect::<Vec<_>>()
+    };
+    let mut held = Held::default();
+    assert_eq!(say(&mut held, Want::Run, false), [Begin]);
+    assert_eq!(say(&mut held, Want::Run, false), [], "a wish may be repeated");
+    assert_eq!(say(&mut held, Want::Stop, false), [], "there is no shim to be told yet");
+    let started = held.step(KEY, Event::Launched { started_at: 5 });
+    assert_eq!(started, [Report, Stop(StopCause::None), Report]);
+    // What waits for others is spooled before.
+    assert_eq!(say(&mut Held::default(), Want::Run, true), [Prepare]);
+    // What could not be begun is over.
+    let mut held = Held::default();
+    say(&mut held, Want::Run, false);
+    assert_eq!(held.step(KEY, Event::Failed(lost())), [Clean]);
 }
 
 #[test]
@@ -329,10 +353,11 @@ fn rank(phase: &Phase) -> u8 {
 proptest! {
     #[test]
     fn nothing_is_done_twice_and_nothing_goes_back(
-        batch in any::<bool>(),
+        (batch, straight) in (any::<bool>(), any::<bool>()),
         events in prop::collection::vec(any_event(), 0..40),
     ) {
-        let mut job = Job::new(batch, 0, Phase::Preparing { begun: false, cancelled: false });
+        let mut job = Job::new(batch, 0, Phase::Preparing { begun: false, cancelled: false })
+            .straight(straight);
         let mut counts = BTreeMap::new();
         for event in events {
             let before = rank(&job.phase);
@@ -340,7 +365,10 @@ proptest! {
             prop_assert!(rank(&job.phase) >= before, "never back");
             for action in actions {
                 let name = match action {
-                    Prepare => "prepare",
+                    Prepare | Begin if counts.contains_key("launch") => {
+                        return Err(TestCaseError::fail("spooled after it was launched"));
+                    }
+                    Prepare | Begin => "prepare",
                     CancelPrepare => "cancel",
                     Launch => "launch",
                     Stop(_) => "stop",

@@ -225,6 +225,9 @@ impl State {
     /// Of the jobs that wait as `singleton`, only the first of a name can be ready; the second
     /// may just have ceased to be it.
     fn replace_first_of_name(&mut self, spec: &muster_model::JobSpec) {
+        if !self.derived.names.has_singletons(spec) {
+            return;
+        }
         let first: Vec<JobId> = self.derived.names.first(spec).take(2).collect();
         for id in first {
             if self.arrays.contains_key(&id) {
@@ -355,6 +358,7 @@ impl Derived {
             Phase::Pending { .. } => {
                 let index = job.array.map(|(_, index)| index);
                 let met = standing(&job.spec.dependency, &job.terms, index);
+                self.names.count_waiting(&job.spec, add);
                 self.index_waiting(entry, &job.spec, &job.terms, met == Standing::Never, add);
                 let leads = add && job.spec.het.is_some_and(|het| het.index == 0);
                 set(&mut self.leaders, job.id, leads);
@@ -395,6 +399,7 @@ impl Derived {
         }
         self.index_reserving(&array.spec, Entry::rest(array.id), add);
         if !array.pending.is_empty() {
+            self.names.count_waiting(&array.spec, add);
             let standing = array_standing(&array.spec.dependency, &array.terms);
             let never = standing.standing == Standing::Never
                 || !array.pending.intersection(&standing.never).is_empty();
@@ -481,6 +486,6 @@ fn set_if<K: Ord>(to: &mut std::collections::BTreeMap<K, JobId>, key: K, id: Job
     }
 }
 
-fn count(number: &mut u32, add: bool) {
+pub(super) fn count(number: &mut u32, add: bool) {
     *number = if add { *number + 1 } else { *number - 1 };
 }

@@ -312,6 +312,9 @@ pub struct Names {
     live: BTreeSet<(Uid, u64, JobId)>,
     /// How many hold resources; tasks count each.
     active: BTreeMap<(Uid, u64), u32>,
+    /// How many wait and are `singleton`: of a name without any there is nobody to look at when
+    /// one starts or ends.
+    singletons: BTreeMap<(Uid, u64), u32>,
 }
 
 impl Names {
@@ -334,12 +337,18 @@ impl Names {
     }
 
     pub(crate) fn count_active(&mut self, spec: &JobSpec, more: bool) {
-        let key = Names::key(spec);
-        let count = self.active.entry(key).or_default();
-        *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        if *count == 0 {
-            self.active.remove(&key);
+        tally(&mut self.active, Names::key(spec), more);
+    }
+
+    /// Takes note of one that waits, a job or the rest of an array.
+    pub(crate) fn count_waiting(&mut self, spec: &JobSpec, more: bool) {
+        if spec.dependency.singleton {
+            tally(&mut self.singletons, Names::key(spec), more);
         }
+    }
+
+    pub(crate) fn has_singletons(&self, spec: &JobSpec) -> bool {
+        self.singletons.contains_key(&Names::key(spec))
     }
 
     /// Whether this job is the first of its name and none of the name runs.
@@ -352,5 +361,13 @@ impl Names {
     pub(crate) fn first(&self, spec: &JobSpec) -> impl Iterator<Item = JobId> + '_ {
         let (uid, hash) = Names::key(spec);
         self.live.range((uid, hash, JobId(0))..=(uid, hash, JobId(u32::MAX))).map(|(_, _, id)| *id)
+    }
+}
+
+fn tally(counts: &mut BTreeMap<(Uid, u64), u32>, key: (Uid, u64), more: bool) {
+    let count = counts.entry(key).or_default();
+    super::index::count(count, more);
+    if *count == 0 {
+        counts.remove(&key);
     }
 }
