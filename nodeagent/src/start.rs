@@ -15,7 +15,7 @@ use muster_config::{CgroupMode, Config, GpuNumbering};
 use muster_model::NodeConfig;
 use muster_proto::agent::v1::Hello;
 use muster_proto::token::{ClusterKey, TokenError};
-use muster_shim::{Launcher, LauncherConfig, SliceDir, StepLauncher};
+use muster_shim::{Launcher, LauncherConfig, SliceDir, Spares, StepLauncher};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixDatagram;
 use tokio::sync::{Semaphore, mpsc};
@@ -385,6 +385,7 @@ fn edge(
     let seconds = |n: u32| Duration::from_secs(n.into());
     let edge = Edge {
         node: options.node.clone(),
+        spares: Spares::open(&spool)?,
         spool,
         config: config.path.clone(),
         prolog: config.agent.prolog.clone(),

@@ -299,6 +299,15 @@ impl Group {
         }
     }
 
+    /// The most bytes that were charged to the group at once, page cache included; `None` where
+    /// nothing counts that.
+    #[must_use]
+    pub fn peak_bytes(&self) -> Option<u64> {
+        let control = self.memory.as_ref()?;
+        let text = files::read(&memory::peak_file(control.version, &control.dir)).ok()?;
+        text.trim().parse().ok()
+    }
+
     /// What the group has used; `None` where nothing counts it.
     pub fn usage(&self) -> Result<Option<Usage>, Error> {
         let Some(control) = &self.usage else { return Ok(None) };

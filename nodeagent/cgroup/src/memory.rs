@@ -43,6 +43,14 @@ pub(crate) fn charged_file(version: Version, dir: &Path) -> PathBuf {
     })
 }
 
+/// Where the most bytes are that were ever charged to the group. Version 2 has it from Linux 5.19.
+pub(crate) fn peak_file(version: Version, dir: &Path) -> PathBuf {
+    dir.join(match version {
+        Version::V1 => "memory.max_usage_in_bytes",
+        Version::V2 => "memory.peak",
+    })
+}
+
 /// Bytes of anonymous memory in use now: page cache is not the job's to answer for.
 pub(crate) fn resident(version: Version, dir: &Path) -> Result<u64, Error> {
     let text = files::read(&dir.join("memory.stat"))?;

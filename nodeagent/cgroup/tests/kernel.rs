@@ -105,6 +105,7 @@ fn a_group_past_its_memory_is_killed_and_counted() {
     let output = run(&group, "head -c 200M /dev/zero | tail -n 1 >/dev/null; echo end");
     assert_eq!(text(&output.stdout), "end\n");
     assert!(group.oom_kills().expect("counted") >= 1);
+    assert!(group.peak_bytes().is_none_or(|bytes| bytes > 30 << 20), "it came to its bound");
 }
 
 #[test]

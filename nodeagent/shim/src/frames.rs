@@ -1,10 +1,12 @@
 //! The file of a slice's records: frames that are only ever appended.
 //!
 //! ```text
-//! frame: length of the payload (u32), CRC-32C of kind and payload (u32), kind (u8), payload
+//! frame: length of the payload (u32), CRC-32C (u32), kind (u8), payload
+//! checked: job (u32), attempt (u32), kind, payload
 //! ```
 //!
-//! Numbers are little-endian. Readers take no lock: a frame that is just being written is torn, and
+//! Numbers are little-endian. Since the slice's own number is checked with each frame, what a
+//! former slice left in a file that serves another one is no frame of that: it needs no removing. Readers take no lock: a frame that is just being written is torn, and
 //! a torn frame and what follows is not there. Whoever adds a launch or a claim holds the file's
 //! lock, so that one of several claimants is the first; the end is the claimant's alone to add.
 
@@ -33,6 +35,8 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct SliceFile {
     dir: SliceDir,
+    /// Job and attempt.
+    slice: (u32, u32),
     file: File,
     bytes: Vec<u8>,
 }
@@ -40,7 +44,7 @@ pub(crate) struct SliceFile {
 impl SliceFile {
     /// The file as it is; `None` where there is none.
     pub(crate) fn open(dir: &SliceDir) -> Result<Option<Self>, SpoolError> {
-        match Self::with(dir, OpenOptions::new().read(true).write(true)) {
+        match Self::with(dir, number(dir), OpenOptions::new().read(true).write(true)) {
             Err(SpoolError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
             }
@@ -50,14 +54,23 @@ impl SliceFile {
 
     /// The file, made where there is none.
     pub(crate) fn create(dir: &SliceDir) -> Result<Self, SpoolError> {
-        Self::with(dir, OpenOptions::new().read(true).write(true).create(true).mode(PRIVATE))
+        Self::create_for(dir, number(dir))
     }
 
-    fn with(dir: &SliceDir, options: &mut OpenOptions) -> Result<Self, SpoolError> {
+    /// The same in a directory that is not the slice's yet.
+    pub(crate) fn create_for(dir: &SliceDir, slice: (u32, u32)) -> Result<Self, SpoolError> {
+        Self::with(dir, slice, OpenOptions::new().read(true).write(true).create(true).mode(PRIVATE))
+    }
+
+    fn with(
+        dir: &SliceDir,
+        slice: (u32, u32),
+        options: &mut OpenOptions,
+    ) -> Result<Self, SpoolError> {
         let path = dir.records_path();
         let file =
             options.custom_flags(libc::O_NOFOLLOW).open(&path).map_err(fail("open", &path))?;
-        let mut file = Self { dir: dir.clone(), file, bytes: Vec::new() };
+        let mut file = Self { dir: dir.clone(), slice, file, bytes: Vec::new() };
         file.load()?;
         Ok(file)
     }
@@ -84,7 +97,7 @@ impl SliceFile {
     pub(crate) fn read<M: Message + Default>(&self, kind: Kind) -> Result<Option<M>, SpoolError> {
         let path = || self.dir.records_path();
         let mut found = None;
-        let mut frames = Frames { rest: &self.bytes };
+        let mut frames = self.frames();
         for (_, payload) in frames.by_ref().filter(|(k, _)| *k == kind as u8) {
             found = Some(payload);
         }
@@ -98,7 +111,11 @@ impl SliceFile {
     }
 
     fn has(&self, kind: Kind) -> bool {
-        Frames { rest: &self.bytes }.any(|(k, _)| k == kind as u8)
+        self.frames().any(|(k, _)| k == kind as u8)
+    }
+
+    fn frames(&self) -> Frames<'_> {
+        Frames { slice: self.slice, rest: &self.bytes }
     }
 
     /// Adds what to do. A slice that is claimed keeps what its claimant has read.
@@ -118,9 +135,29 @@ impl SliceFile {
         })
     }
 
+    /// The same for one that was sent: false also when there is nothing to be done any more, for
+    /// the file may serve another slice since it was opened.
+    pub(crate) fn claim_launch(&mut self, record: &ShimRecord) -> Result<bool, SpoolError> {
+        self.locked(|file| match file.has(Kind::Shim) || !file.has(Kind::Launch) {
+            true => Ok(false),
+            false => file.append(Kind::Shim, &record.encode_to_vec()).map(|()| true),
+        })
+    }
+
     /// The claimant adds to its own record.
     pub(crate) fn update_record(&mut self, record: &ShimRecord) -> Result<(), SpoolError> {
         self.append(Kind::Shim, &record.encode_to_vec())
+    }
+
+    /// Lets go of what is in it: from here on the file is of no slice.
+    pub(crate) fn clear(&mut self) -> Result<(), SpoolError> {
+        self.bytes.clear();
+        self.file.write_all_at(&[0; HEAD], 0).map_err(fail("clear", &self.dir.records_path()))
+    }
+
+    /// How long it is, bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Adds how it ended; durable when it returns.
@@ -146,14 +183,14 @@ impl SliceFile {
 
     /// Adds a frame behind the last whole one.
     fn append(&mut self, kind: Kind, payload: &[u8]) -> Result<(), SpoolError> {
-        let mut frames = Frames { rest: &self.bytes };
+        let mut frames = self.frames();
         frames.by_ref().for_each(drop);
         let end = self.bytes.len() - frames.rest.len();
         self.bytes.truncate(end);
         let kind = kind as u8;
         let length = u32::try_from(payload.len()).expect("a record is some MiB at most");
         self.bytes.extend(length.to_le_bytes());
-        self.bytes.extend(checksum(kind, payload).to_le_bytes());
+        self.bytes.extend(checksum(self.slice, kind, payload).to_le_bytes());
         self.bytes.push(kind);
         self.bytes.extend(payload);
         let written = self.file.write_all_at(&self.bytes[end..], end as u64);
@@ -161,12 +198,22 @@ impl SliceFile {
     }
 }
 
-fn checksum(kind: u8, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&[kind]), payload)
+/// A directory of another name holds records of no slice.
+fn number(dir: &SliceDir) -> (u32, u32) {
+    dir.ids().unwrap_or_default()
 }
 
-/// The whole frames from the beginning: kind and payload.
+fn checksum((job, attempt): (u32, u32), kind: u8, payload: &[u8]) -> u32 {
+    let mut about = [0; HEAD];
+    about[..4].copy_from_slice(&job.to_le_bytes());
+    about[4..8].copy_from_slice(&attempt.to_le_bytes());
+    about[8] = kind;
+    crc32c::crc32c_append(crc32c::crc32c(&about), payload)
+}
+
+/// The whole frames of a slice from the beginning: kind and payload.
 struct Frames<'a> {
+    slice: (u32, u32),
     rest: &'a [u8],
 }
 
@@ -174,17 +221,35 @@ impl<'a> Iterator for Frames<'a> {
     type Item = (u8, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = self.rest.split_at_checked(HEAD)?;
-        let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
-        let length = usize::try_from(number(0)).ok()?;
-        let (payload, rest) = rest.split_at_checked(length)?;
-        let kind = head[8];
-        if checksum(kind, payload) != number(4) {
+        let (head, payload, rest) = split(self.rest)?;
+        if checksum(self.slice, head.kind, payload) != head.checksum {
             return None;
         }
         self.rest = rest;
-        Some((kind, payload))
+        Some((head.kind, payload))
     }
+}
+
+struct Head {
+    checksum: u32,
+    kind: u8,
+}
+
+/// A frame by its length, unchecked, and what follows it.
+fn split(bytes: &[u8]) -> Option<(Head, &[u8], &[u8])> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
+    let (payload, rest) = rest.split_at_checked(usize::try_from(number(0)).ok()?)?;
+    Some((Head { checksum: number(4), kind: head[8] }, payload, rest))
+}
+
+/// Of which slice the records in a directory are, whatever its name is; `None`: of none.
+pub(crate) fn slice_in(dir: &SliceDir) -> Option<(u32, u32)> {
+    let bytes = std::fs::read(dir.records_path()).ok()?;
+    let (head, payload, _) = split(&bytes).filter(|(head, ..)| head.kind == Kind::Launch as u8)?;
+    let launch = Launch::decode(payload).ok()?;
+    let slice = (launch.job, launch.attempt);
+    (checksum(slice, head.kind, payload) == head.checksum).then_some(slice)
 }
 
 #[cfg(test)]

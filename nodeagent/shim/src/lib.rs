@@ -12,7 +12,8 @@
 //! ```
 //!
 //! - `spool`, `frames`: the slice's directory and the records in it, written so that a crash leaves
-//!   whole ones; `notice`: the datagrams that save the agent from polling it
+//!   whole ones; `spares`: directories of ended slices that become those of later ones; `notice`:
+//!   the datagrams that save the agent from polling it
 //! - `launcher`: the process that forks shims without an exec, and the agent's end of it
 //! - `series`: shims that serve the tasks of one array, one after another
 //! - `client`, `adopt`: what an agent does with a shim that runs, or that should
@@ -40,6 +41,7 @@ mod quick;
 mod rlimits;
 mod series;
 mod slice;
+mod spares;
 mod spawn;
 mod spool;
 mod step;
@@ -56,6 +58,7 @@ pub use muster_proto::shim::v1::{
 };
 pub use notice::{decode as decode_notice, socket as notice_socket};
 pub use slice::BATCH_GROUP;
+pub use spares::Spares;
 pub use spool::{SliceDir, SpoolError};
 pub use step::{StepDir, StepLauncher, end_steps, group_name, signal_steps};
 pub use supervise::UNKNOWN_REQUEST;

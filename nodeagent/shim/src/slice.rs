@@ -201,7 +201,7 @@ impl<'a> Shim<'a> {
         let mut file = SliceFile::open(dir)?.ok_or(ShimError::NoLaunch)?;
         let (job, attempt) = dir.ids().ok_or(ShimError::NoLaunch)?;
         let mut record = self.record_of(job, attempt);
-        if !file.claim(&record)? {
+        if !file.claim_launch(&record)? {
             return Ok(());
         }
         // Read with the claim: nobody changes it from here on.

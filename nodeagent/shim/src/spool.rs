@@ -9,6 +9,7 @@
 //! ```text
 //! <spool>/notices                datagrams to the agent
 //! <spool>/shims/<pid>            sockets of shims that serve one slice after another
+//! <spool>/spare/<n>              directories of ended slices, see `spares`
 //! <spool>/jobs/<job>.<attempt>/  0711, the agent's: its user must reach the script
 //!     slice      0600            launch, shim and exit record, see `frames`
 //!     script     0500            the user's; tasks of one array share the file
@@ -88,6 +89,7 @@ impl SliceDir {
     pub fn prepare_spool(spool: &Path) -> Result<(), SpoolError> {
         make_dir(spool, PASSAGE)?;
         make_dir(&jobs(spool), PASSAGE)?;
+        make_dir(&spare(spool), CLOSED)?;
         make_dir(&shims(spool), CLOSED)
     }
 
@@ -160,16 +162,23 @@ impl SliceDir {
     ) -> Result<(), SpoolError> {
         make_dir(&self.0, PASSAGE)?;
         if launch.batch {
-            let owner = launch.user.as_ref().filter(|_| geteuid().is_root());
-            let owner = owner.map(|u| (u.uid, u.gid));
-            let path = self.script_path();
-            if !like.is_some_and(|like| share_script(&like.script_path(), &path, launch)) {
-                write_file(&path, &launch.script, SCRIPT, owner)?;
-            }
+            self.write_script(launch, like)?;
         }
-        // The script stands beside it; twice would double the spool's writes.
-        let slim = Launch { script: Vec::new().into(), ..launch.clone() };
-        SliceFile::create(self)?.write_launch(&slim)
+        SliceFile::create(self)?.write_launch(&slim(launch))
+    }
+
+    /// Makes `script`, anew or by sharing.
+    pub(crate) fn write_script(
+        &self,
+        launch: &Launch,
+        like: Option<&SliceDir>,
+    ) -> Result<(), SpoolError> {
+        let path = self.script_path();
+        if like.is_some_and(|like| share_script(&like.script_path(), &path, launch)) {
+            return Ok(());
+        }
+        let owner = launch.user.as_ref().filter(|_| geteuid().is_root());
+        write_file(&path, &launch.script, SCRIPT, owner.map(|u| (u.uid, u.gid)))
     }
 
     /// The launch record, its script left out.
@@ -239,6 +248,11 @@ pub(crate) fn shims(spool: &Path) -> PathBuf {
     spool.join("shims")
 }
 
+/// Directories of ended slices.
+pub(crate) fn spare(spool: &Path) -> PathBuf {
+    spool.join("spare")
+}
+
 fn jobs(spool: &Path) -> PathBuf {
     spool.join("jobs")
 }
@@ -279,13 +293,15 @@ fn write_file(
     Ok(())
 }
 
-/// Has `path` be the script that another slice already has; false where that is not the same
-/// text, or is not as the user must find it: it is the user's, who may have changed it.
+/// Has `path` be the script that another slice already has; false where that is not this one.
 fn share_script(other: &Path, path: &Path, launch: &Launch) -> bool {
+    fs::hard_link(other, path).is_ok() && is_script(path, launch)
+}
+
+/// Whether a file is the script of this launch, text and all, as its user must find it. It is the
+/// user's, who may have changed it.
+pub(crate) fn is_script(path: &Path, launch: &Launch) -> bool {
     let Some(user) = &launch.user else { return false };
-    if fs::hard_link(other, path).is_err() {
-        return false;
-    }
     let same = || -> io::Result<bool> {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
         let found = file.metadata()?;
@@ -299,6 +315,12 @@ fn share_script(other: &Path, path: &Path, launch: &Launch) -> bool {
             && text == launch.script)
     };
     same().unwrap_or(false)
+}
+
+/// The launch as it is recorded: the script stands beside it, and twice would double the spool's
+/// writes.
+pub(crate) fn slim(launch: &Launch) -> Launch {
+    Launch { script: Vec::new().into(), ..launch.clone() }
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SpoolError> {

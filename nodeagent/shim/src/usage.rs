@@ -99,8 +99,13 @@ impl Meter {
         let earlier = self.earlier();
         let now = Counted::of(group);
         let oom_kills = now.oom_kills + earlier.oom_kills;
-        if (now.user, now.system) == Default::default() && group.cpu_time().ok().flatten().is_none()
-        {
+        // The kernel takes a victim's memory before the victim can tell how much it was.
+        let killed = oom_kills > self.before.oom_kills;
+        let peak = killed.then(|| group.peak_bytes()).flatten();
+        let counts =
+            (now.user, now.system) != Default::default() || matches!(group.cpu_time(), Ok(Some(_)));
+        self.resident_peak = self.resident_peak.max(peak.unwrap_or(0));
+        if !counts {
             return (self.usage(self.ended), Counted { oom_kills, ..Counted::default() });
         }
         let (user, system) = (now.user + earlier.user, now.system + earlier.system);

@@ -10,7 +10,7 @@ use muster_cgroup::{Cgroups, DeviceRules, Limits};
 use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits};
 use muster_proto::token::ClusterKey;
 use muster_proto::v1::NodePart;
-use muster_shim::{Launcher, SliceDir};
+use muster_shim::{Launcher, SliceDir, Spares};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ pub struct Binding {
 pub struct Edge {
     pub node: String,
     pub spool: PathBuf,
+    /// Directories in it that wait for slices.
+    pub spares: Spares,
     /// For site scripts, which may call commands.
     pub config: PathBuf,
     pub prolog: Option<PathBuf>,
@@ -253,7 +255,7 @@ impl Edge {
         }
         let batch = launch.batch;
         let like = self.series.begin(key, &launch, &dir);
-        dir.write_launch_beside(&launch, like.as_ref()).map_err(|fault| {
+        self.spares.write_launch(&dir, &launch, like.as_ref()).map_err(|fault| {
             // Half an entry is none: the disk that refused it may take nothing at all.
             let _ = dir.remove();
             chain(&fault)
@@ -502,9 +504,11 @@ impl Edge {
 
     /// Removes a slice from the spool.
     pub(super) fn forget(&self, key: Key) {
+        // Its shim has told its end and serves others, or has gone.
+        let ended = self.series.has_launched(key);
         self.series.forget(key);
         self.gpus.forget(key);
-        if let Err(fault) = self.dir(key).remove() {
+        if let Err(fault) = self.spares.take_back(&self.dir(key), ended) {
             tracing::warn!(slice = %key, "forget it: {}", chain(&fault));
         }
     }

@@ -193,11 +193,13 @@ fn a_shim_that_is_killed_while_its_task_hangs_leaves_nothing() {
     spec(&mut launch).stdout = Some("pipe".to_owned());
     let (same, dir) = begin(&launch);
     assert_eq!(same, shim);
+    let group = || world.cgroups().open(&format!("shim.{shim}")).expect("readable");
+    let held = || group().is_some_and(|g| g.procs().is_ok_and(|procs| procs.len() == 1));
     wait_for(|| ShimClient::connect(&dir).is_ok_and(|mut client| client.status().is_ok()));
+    wait_for(held);
     kill(Pid::from_raw(shim.cast_signed()), Signal::SIGKILL).expect("a kill");
     wait_for(|| !alive(shim.cast_signed()));
     wait_for(|| matches!(adopt(&dir), Ok(Adopted::Gone(_))));
-    let group = || world.cgroups().open(&format!("shim.{shim}")).expect("readable");
     let left = group().expect("it is there").procs().expect("readable");
     assert_eq!(left.len(), 1, "the task goes on without its shim");
     assert_eq!(sweep(&dir, &world.cgroups()).expect("swept"), 0);
