@@ -368,8 +368,7 @@ impl Edge {
             }
             tokio::time::sleep(if told { STUCK_PAUSE } else { SWEEP_PAUSE }).await;
         }
-        let edge = self.clone();
-        if let Some(report) = self.blocking(move || edge.gpus.hand_over(key)).await {
+        if let Some(report) = self.gpus.hand_over(key).await {
             let _ = inputs.send(Input::Gpus(report)).await;
         }
         let epilog_fault = self.epilogue(key, &end).await.err().unwrap_or_default();
