@@ -18,6 +18,8 @@ mod examples;
 mod frameworks;
 #[path = "e2e/gpu_binding.rs"]
 mod gpu_binding;
+#[path = "e2e/gpu_health.rs"]
+mod gpu_health;
 #[path = "e2e/gpu_requests.rs"]
 mod gpu_requests;
 #[path = "e2e/gpus.rs"]

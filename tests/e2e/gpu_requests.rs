@@ -139,6 +139,10 @@ fn cpus_that_must_be_near_the_gpus_are_waited_for() {
     let near = ["-c12", "--mem=100M", "--gres=gpu:1", "--gres-flags=enforce-binding"];
     let first = place(&cluster, &near).0;
     assert_eq!(held(first), "Nodes=n1 CPU_IDs=0-11 GRES=gpu:l40s:1(IDX:0)");
+    let show = cluster.ok(&["scontrol", "show", "job", &first.to_string()]);
+    assert!(show.contains("\n   GresEnforceBind=Yes\n"), "{show}");
+    let json = cluster.ok(&["squeue", "--json"]);
+    assert!(json.contains("GRES_BINDING_ENFORCED"), "{json}");
     let second = place(&cluster, &near).0;
     assert_eq!(held(second), "Nodes=n1 CPU_IDs=16-27 GRES=gpu:l40s:1(IDX:2)");
     // Eight CPUs and two GPUs are free, but four near each.

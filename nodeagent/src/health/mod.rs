@@ -23,7 +23,7 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::now_ms;
 use crate::inventory::gpu::{Driver, Unit};
@@ -38,6 +38,8 @@ const EVENT_TURN_MS: u32 = 1000;
 const EVENT_PAUSE: Duration = Duration::from_secs(5);
 /// A job's memory is gone from the GPU some time after its last process: so long it is waited for.
 const HAND_OVER: Duration = Duration::from_secs(3);
+/// The driver is given so long in all to tell what a job left: one that hangs holds up no end.
+const HAND_OVER_ANSWER: Duration = Duration::from_secs(15);
 /// Between two looks while it is waited for.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
 /// An idle GPU on which the driver keeps itself ready uses less than this, MiB.
@@ -143,26 +145,28 @@ impl Gpus {
         self.0.nvml.is_some() && self.state().held.contains_key(&key)
     }
 
-    /// A job's processes are gone: waits until its GPUs are clean. What is not clean then is kept
-    /// from others until it is; the report tells. Blocks for seconds at most.
-    #[must_use]
-    pub fn hand_over(&self, key: Key) -> Option<GpuReport> {
-        let nvml = self.0.nvml.as_ref()?;
+    /// A job's processes are gone: waits until its GPUs are clean. What is not clean then, or not
+    /// known to be, is kept from others until it is; the report tells. Seconds at most.
+    pub async fn hand_over(&self, key: Key) -> Option<GpuReport> {
+        let nvml = self.0.nvml.clone()?;
         let mask = *self.state().held.get(&key)?;
-        self.account(nvml);
-        let until = Instant::now() + HAND_OVER;
-        let mut dirty = self.dirty(nvml, mask);
-        while !dirty.is_empty() && Instant::now() < until {
-            std::thread::sleep(HAND_OVER_PAUSE);
-            dirty = self.dirty(nvml, mask);
-        }
+        let (tell, told) = oneshot::channel();
+        let gpus = self.clone();
+        // A thread of its own: one that a library holds up for good is nobody else's.
+        std::thread::spawn(move || tell.send(gpus.left_by(&nvml, mask)));
+        let dirty = match tokio::time::timeout(HAND_OVER_ANSWER, told).await {
+            Ok(Ok(dirty)) => {
+                let said = |(unit, words)| (unit, format!("job {} left {words}", key.job));
+                dirty.into_iter().map(said).collect()
+            }
+            Ok(Err(_)) | Err(_) => self.unanswered(key, mask),
+        };
         let mut state = self.state();
         state.held.remove(&key);
         if dirty.is_empty() {
             return None;
         }
         for (unit, words) in dirty {
-            let words = format!("job {} left {words}", key.job);
             tracing::warn!(unit, "{words}");
             state.records.entry(unit).or_default().shows(Sign::Left, &words, now_ms());
         }
@@ -171,6 +175,28 @@ impl Gpus {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("nobody panics with the GPUs locked")
+    }
+
+    /// Waits until some units are clean; what is left on them then.
+    fn left_by(&self, nvml: &Nvml, mask: u64) -> Vec<(usize, String)> {
+        self.account(nvml);
+        let until = Instant::now() + HAND_OVER;
+        let mut dirty = self.dirty(nvml, mask);
+        while !dirty.is_empty() && Instant::now() < until {
+            std::thread::sleep(HAND_OVER_PAUSE);
+            dirty = self.dirty(nvml, mask);
+        }
+        dirty
+    }
+
+    /// What is said of the units of a job of which nobody can tell whether they are clean.
+    fn unanswered(&self, key: Key, mask: u64) -> Vec<(usize, String)> {
+        let seconds = HAND_OVER_ANSWER.as_secs();
+        let job = key.job;
+        let words =
+            format!("job {job} ended, and the driver did not say within {seconds} s what is left");
+        let held = self.0.units.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+        held.filter(|(_, unit)| unit.index.is_some()).map(|(at, _)| (at, words.clone())).collect()
     }
 
     /// What is left on some units.
@@ -238,16 +264,16 @@ impl Gpus {
                 let before = state.energy.insert(at, (reading.energy_mj, now));
                 let Some((energy, then)) = before else { continue };
                 let ms = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
-                let used = state.used.entry(key).or_default();
+                let Some(used) = state.used.get_mut(&key) else { continue };
                 used.seen_ms += ms;
                 used.busy_ms += ms * u64::from(reading.utilization.unwrap_or(0)) / 100;
                 if let (Some(energy), Some(total)) = (energy, reading.energy_mj) {
                     used.energy_mj += total.saturating_sub(energy);
                 }
             }
-            let mut state = self.state();
-            let used = state.used.entry(key).or_default();
-            used.memory_mib = used.memory_mib.max(memory_mib);
+            if let Some(used) = self.state().used.get_mut(&key) {
+                used.memory_mib = used.memory_mib.max(memory_mib);
+            }
         }
         // The time of units that nobody holds is nobody's.
         let mut state = self.state();

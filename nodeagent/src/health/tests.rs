@@ -46,6 +46,11 @@ impl Bench {
         (0..looks).for_each(|_| report = self.gpus.look());
         shown(&report)
     }
+
+    fn hand_over(&self, key: Key) -> Option<GpuReport> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(self.gpus.hand_over(key))
+    }
 }
 
 fn shown(report: &GpuReport) -> Vec<String> {
@@ -144,14 +149,14 @@ fn a_gpu_is_handed_over_when_it_is_clean_and_not_before() {
     bench.gpus.hold(key, 0b11);
     bench.trouble(1, |t| t.processes.push(Process { pid: 5, memory_mib: 70_000 }));
     assert!(bench.told(4).is_empty(), "its own job uses it");
-    let report = bench.gpus.hand_over(key).expect("not clean");
+    let report = bench.hand_over(key).expect("not clean");
     assert_eq!(shown(&report), ["1 job 9 left process 5 on it (70000 MiB)"]);
     assert_eq!(bench.told(3).len(), 1, "for as long as it lasts");
     bench.trouble(1, |t| t.processes.clear());
     assert!(bench.told(2).is_empty());
     let key = Key { job: 10, attempt: 1 };
     bench.gpus.hold(key, 0b11);
-    assert_eq!(bench.gpus.hand_over(key), None);
+    assert_eq!(bench.hand_over(key), None);
 }
 
 #[test]

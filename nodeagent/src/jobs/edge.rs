@@ -407,11 +407,8 @@ impl Edge {
             }
             tokio::time::sleep(if told { STUCK_PAUSE } else { SWEEP_PAUSE }).await;
         }
-        if self.gpus.has_to_hand_over(key) {
-            let edge = self.clone();
-            if let Some(report) = self.blocking(move || edge.gpus.hand_over(key)).await {
-                let _ = inputs.send(Input::Gpus(report)).await;
-            }
+        if let Some(report) = self.gpus.hand_over(key).await {
+            let _ = inputs.send(Input::Gpus(report)).await;
         }
         let epilog_fault = self.epilogue(key, &end).await.err().unwrap_or_default();
         self.note_end(key, end, &epilog_fault).await;

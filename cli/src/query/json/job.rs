@@ -1,6 +1,6 @@
 //! A job in the queue: the shape `job_info`.
 
-use muster_proto::v1::{GresScope, Job, JobState, memory};
+use muster_proto::v1::{CpuBinding, GresScope, Job, JobState, memory};
 use serde_json::{Value, json};
 
 use super::super::shown::{self, launch, request, spec};
@@ -119,7 +119,19 @@ fn wanted(job: &Job) -> Value {
         "tres_per_socket": gres(GresScope::Socket),
         "tres_per_task": gres(GresScope::Task),
         "tres_req_str": tres::text(&tres::of_job(job), Units::Exact),
+        "flags": flags(job),
     })
+}
+
+fn flags(job: &Job) -> Vec<&'static str> {
+    let mut flags = Vec::new();
+    flags.extend(spec(job).kill_on_invalid_dependency.then_some("KILL_INVALID_DEPENDENCY"));
+    flags.extend(match request(job).cpu_binding() {
+        CpuBinding::Enforced => Some("GRES_BINDING_ENFORCED"),
+        CpuBinding::Disabled => Some("GRES_BINDING_DISABLED"),
+        CpuBinding::Unspecified => None,
+    });
+    flags
 }
 
 fn placement(job: &Job) -> Value {
@@ -197,7 +209,7 @@ fn files(job: &Job) -> Value {
 
 fn untracked() -> Value {
     json!({
-        "association_id": 0, "flags": [], "burst_buffer": "", "burst_buffer_state": "",
+        "association_id": 0, "burst_buffer": "", "burst_buffer_state": "",
         "cluster_features": "", "container": "", "container_id": "", "container_type": "",
         "core_spec": 0, "thread_spec": 0, "cpu_frequency_minimum": unset(),
         "cpu_frequency_maximum": unset(), "cpu_frequency_governor": unset(), "cron": "",

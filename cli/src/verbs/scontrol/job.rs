@@ -1,6 +1,6 @@
 //! `show job` and `show step`: the layouts of their records.
 
-use muster_proto::v1::{self, Distribution, GresScope, Job, JobState, Step};
+use muster_proto::v1::{self, CpuBinding, Distribution, GresScope, Job, JobState, Step};
 
 use super::{Manner, record};
 use crate::query::shown::{self, launch, or_null, request, spec};
@@ -288,8 +288,15 @@ fn exclusive(request: &v1::Request) -> &'static str {
 fn tail(job: &Job) -> Vec<String> {
     let (spec, request, launch) = (spec(job), request(job), launch(job));
     let mut lines = Vec::new();
-    if spec.kill_on_invalid_dependency {
-        lines.push("KillOnInvalidDependent=Yes".to_owned());
+    let mut flags = Vec::new();
+    flags.extend(match request.cpu_binding() {
+        CpuBinding::Enforced => Some("GresEnforceBind=Yes"),
+        CpuBinding::Disabled => Some("GresEnforceBind=No"),
+        CpuBinding::Unspecified => None,
+    });
+    flags.extend(spec.kill_on_invalid_dependency.then_some("KillOnInvalidDependent=Yes"));
+    if !flags.is_empty() {
+        lines.push(flags.join(","));
     }
     if let Some(cpus) = request.cpus_per_gpu {
         lines.push(format!("CpusPerTres=gres/gpu:{cpus}"));

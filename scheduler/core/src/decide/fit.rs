@@ -100,14 +100,9 @@ fn why(state: &State, row: &PartitionRow, ask: &Ask, candidates: &[NodeId]) -> S
             "it needs {gpus} GPUs joined by NVLink on a node and at most {most} are on any"
         );
     }
-    let near = |id: &&NodeId| {
-        let node = &state.nodes[id.0 as usize];
-        let part = (tasks, &*ones);
-        demand
-            .as_ref()
-            .is_some_and(|d| d.binds(part, &node.facts, &node.facts.whole, node.wiring.as_deref()))
-    };
-    if ask.binding == CpuBinding::Enforced && !candidates.iter().any(|id| near(&id)) {
+    let could_bind =
+        |demand: &Demand| fits::could_bind(demand, (tasks, &ones), &state.nodes, candidates);
+    if ask.binding == CpuBinding::Enforced && !demand.as_ref().is_some_and(could_bind) {
         let cpus = need.cpus;
         return format!("it needs {cpus} CPUs near its {gpus} GPUs on a node and no node has them");
     }

@@ -201,3 +201,37 @@ fn split_constraint(
     }
     (constraint.cloned(), alternatives, counts)
 }
+
+#[cfg(test)]
+impl Ask {
+    /// So many tasks of one CPU each on one node, and nothing else.
+    pub(super) fn of_tasks(tasks: u32) -> Self {
+        Ask {
+            min_nodes: 1,
+            max_nodes: Some(1),
+            tasks: Some(tasks),
+            tasks_per_node: None,
+            cpus_per_task: 1,
+            min_cpus: 0,
+            cpus_per_gpu: 0,
+            memory: Memory::PerNode(1),
+            exclusive: false,
+            contiguous: false,
+            switches: None,
+            segment: None,
+            alone: false,
+            nvlink: false,
+            binding: CpuBinding::Preferred,
+            node_gres: Vec::new(),
+            task_gres: Vec::new(),
+            job_gres: Vec::new(),
+            required: Vec::new(),
+            excluded: Vec::new(),
+            threads_per_core: None,
+            sockets_per_node: None,
+            constraint: None,
+            alternatives: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+}

@@ -3,12 +3,15 @@
 //! More NUMA nodes have more CPUs, but each of them must have one of the job's GPUs. So sets of NUMA
 //! nodes are tried, the smallest first, with a GPU from each.
 
-use muster_model::{CpuSet, GresKind, GresMask};
+use std::sync::Arc;
 
-use crate::state::{Facts, Row, Wiring};
+use muster_model::{CpuBinding, CpuSet, GresKind, GresMask};
+
+use crate::state::{Facts, GresSlot, Row, Wiring};
 
 use super::ask::Need;
 use super::build::{joined, pick_units};
+use super::demand::Demand;
 use super::nodeset::Ones;
 use super::units;
 
@@ -82,6 +85,64 @@ pub(super) fn choose(
         best.filter(|best| enough(best))
             .or_else(|| search.one_of_each(&groups, &mut wants, &mut Vec::new()))
     })
+}
+
+/// Kinds of nodes whose answers are kept, the latest.
+const KINDS_KEPT: usize = 32;
+
+/// What [`Demand::binds`] said of parts of one demand. Nodes that are alike inside are asked once.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Vec<Kind>);
+
+/// All nodes that have the same inside.
+#[derive(Debug)]
+struct Kind {
+    slots: Vec<GresSlot>,
+    row: Row,
+    /// Nodes that are wired alike share it.
+    wiring: Option<Arc<Wiring>>,
+    /// Tasks, shares, and whether they can be there.
+    said: Vec<(u32, Box<[u64]>, bool)>,
+}
+
+/// The inside of a node: its facts, what is free of it, and its wiring.
+pub(super) type Inside<'a> = (&'a Facts, &'a Row, Option<&'a Arc<Wiring>>);
+
+impl Answers {
+    pub(super) fn binds(
+        &mut self,
+        demand: &Demand,
+        (tasks, shares): (u32, &[u64]),
+        (facts, row, wiring): Inside<'_>,
+    ) -> bool {
+        if demand.ask.binding != CpuBinding::Enforced {
+            return true;
+        }
+        let same = |kind: &Kind| {
+            let wired = match (&kind.wiring, wiring) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            wired && kind.row == *row && kind.slots == facts.slots
+        };
+        let at = self.0.iter().rposition(same).unwrap_or_else(|| {
+            if self.0.len() == KINDS_KEPT {
+                self.0.remove(0);
+            }
+            let (slots, row, wiring) = (facts.slots.clone(), row.clone(), wiring.cloned());
+            self.0.push(Kind { slots, row, wiring, said: Vec::new() });
+            self.0.len() - 1
+        });
+        let said = &mut self.0[at].said;
+        let known = said.iter().find(|(t, s, _)| *t == tasks && **s == *shares);
+        known.map(|(_, _, binds)| *binds).unwrap_or_else(|| {
+            let wiring = wiring.map(|wiring| &**wiring);
+            let binds = demand.binds((tasks, shares), facts, row, wiring);
+            said.push((tasks, shares.into(), binds));
+            binds
+        })
+    }
 }
 
 /// A row with these GPUs alone.

@@ -6,6 +6,7 @@ use muster_model::NodeId;
 use crate::state::{Facts, Node};
 
 use super::axes::{Amounts, Axes};
+use super::binding::{Answers, Inside};
 use super::demand::Demand;
 use super::gather::{Rooms, gather};
 
@@ -29,13 +30,14 @@ pub fn candidates<'a>(
 #[must_use]
 pub fn could_serve(demand: &Demand, axes: &Axes, nodes: &[Node], members: &[NodeId]) -> bool {
     let mut amounts = Amounts::new();
+    let mut answers = Answers::default();
     let mut holds = |tasks: u32, shares: &[u64], node: NodeId| {
         let whole = axes.whole(node);
         demand.amounts(tasks, shares, whole, &mut amounts);
         let at = &nodes[node.0 as usize];
         demand.gpus(&amounts) <= demand.most_joined(&at.facts, None)
             && amounts.iter().all(|(axis, n)| whole[*axis] >= *n)
-            && demand.binds((tasks, shares), &at.facts, &at.facts.whole, at.wiring.as_deref())
+            && answers.binds(demand, (tasks, shares), whole_inside(at))
     };
     if let Some(uniform) = demand.uniform() {
         let enough = uniform.nodes as usize;
@@ -52,6 +54,19 @@ pub fn could_serve(demand: &Demand, axes: &Axes, nodes: &[Node], members: &[Node
     caps.is_some_and(|caps| caps.iter().all(|cap| holds(cap.tasks, &cap.shares, cap.node)))
 }
 
+/// The inside of a node that nobody uses.
+fn whole_inside(node: &Node) -> Inside<'_> {
+    (&node.facts, &node.facts.whole, node.wiring.as_ref())
+}
+
+/// Whether one of these nodes alone could have this part with CPUs near its GPUs, if it must.
+#[must_use]
+pub fn could_bind(demand: &Demand, part: (u32, &[u64]), nodes: &[Node], among: &[NodeId]) -> bool {
+    let mut answers = Answers::default();
+    let mut binds = |id: &NodeId| answers.binds(demand, part, whole_inside(&nodes[id.0 as usize]));
+    among.iter().any(&mut binds)
+}
+
 impl Rooms for Empty<'_> {
     fn free(&mut self, node: NodeId) -> Option<&[u32]> {
         Some(self.axes.whole(node))
@@ -62,8 +77,7 @@ impl Rooms for Empty<'_> {
     fn facts(&self, node: NodeId) -> &Facts {
         &self.nodes[node.0 as usize].facts
     }
-    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
-        let at = &self.nodes[node.0 as usize];
-        demand.most_near(&at.facts, &at.facts.whole, at.wiring.as_deref())
+    fn inside(&self, node: NodeId) -> Inside<'_> {
+        whole_inside(&self.nodes[node.0 as usize])
     }
 }

@@ -2,13 +2,18 @@
 //! name, counts of features, alternatives, neighbours, as many nodes as can be had.
 //!
 //! Works on what each candidate could take at most ([`Cap`]); all nodes are found or none.
+//!
+//! - `weigh`: which nodes and how much of each, where the roomiest are not simply the best
 
-use muster_model::NodeId;
+mod weigh;
+
+use muster_model::{CpuBinding, NodeId};
 
 use crate::state::Facts;
 
 use super::ask::Ask;
 use super::axes::{Amounts, CPUS, amount_on};
+use super::binding::{Answers, Inside};
 use super::demand::Demand;
 
 /// Where amounts come from.
@@ -21,8 +26,8 @@ pub(super) trait Rooms {
     fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
         demand.most_joined(self.facts(node), None)
     }
-    /// The most CPUs of a node that could be near the job's GPUs there.
-    fn most_near(&self, demand: &Demand, node: NodeId) -> u32;
+    /// What binding looks at.
+    fn inside(&self, node: NodeId) -> Inside<'_>;
 }
 
 /// How much of a job one node could take, and later how much it does take.
@@ -32,6 +37,20 @@ pub(super) struct Cap {
     pub(super) tasks: u32,
     /// Parallel to `Ask::job_gres`.
     pub(super) shares: Vec<u64>,
+    /// Where more GPUs let more tasks have CPUs near them: the most tasks with one unit, two units
+    /// and so on of the job's GRES; 0: that many units cannot be had.
+    near: Vec<u32>,
+}
+
+impl Cap {
+    /// The most tasks with so many units of the job's GRES.
+    fn tasks_with(&self, units: u64) -> u32 {
+        if self.near.is_empty() {
+            return self.tasks;
+        }
+        let at = usize::try_from(units).unwrap_or(usize::MAX).saturating_sub(1);
+        self.near.get(at).copied().unwrap_or(0)
+    }
 }
 
 /// The nodes of one job with what each takes, in the order of their numbers. Candidates come
@@ -43,13 +62,15 @@ pub(super) fn gather(
     fuel: &mut u64,
 ) -> Option<Vec<Cap>> {
     let ask = &demand.ask;
+    let mut answers = Answers::default();
     let mut required = Vec::with_capacity(ask.required.len());
     for name in &ask.required {
         let is = |node: &NodeId| *rooms.facts(*node).name == **name;
         required.push(candidates.iter().copied().find(is)?);
     }
     if ask.alternatives.is_empty() {
-        return choose(demand, candidates, &required, rooms, fuel).map(|caps| spread(ask, caps));
+        let found = choose(demand, candidates, &required, rooms, &mut answers, fuel);
+        return found.map(|caps| spread(ask, caps));
     }
     for option in &ask.alternatives {
         let having = |node: &NodeId| {
@@ -57,7 +78,7 @@ pub(super) fn gather(
             ask.finds(option, facts)
         };
         let nodes: Vec<NodeId> = candidates.iter().copied().filter(having).collect();
-        if let Some(caps) = choose(demand, &nodes, &required, rooms, fuel) {
+        if let Some(caps) = choose(demand, &nodes, &required, rooms, &mut answers, fuel) {
             return Some(spread(ask, caps));
         }
     }
@@ -69,13 +90,14 @@ fn choose(
     nodes: &[NodeId],
     required: &[NodeId],
     rooms: &mut impl Rooms,
+    answers: &mut Answers,
     fuel: &mut u64,
 ) -> Option<Vec<Cap>> {
     let ask = &demand.ask;
-    let fixed = musts(demand, nodes, required, rooms, fuel)?;
+    let fixed = musts(demand, nodes, required, rooms, answers, fuel)?;
     let mut caps = Vec::new();
     for node in nodes {
-        let cap = cap_of(demand, *node, rooms, fuel);
+        let cap = cap_of(demand, *node, rooms, answers, fuel);
         caps.extend(cap.filter(|cap| fixed.iter().all(|f| f.node != cap.node)));
         if ask.contiguous {
             continue;
@@ -84,13 +106,25 @@ fn choose(
         // Nodes in order that are enough, and no more than the least number, cannot be beaten.
         let least = found == ask.min_nodes as usize && !wants_more(ask);
         if least && satisfied(ask, fixed.iter().chain(&caps)) {
-            return Some(fixed.into_iter().chain(caps).collect());
+            return Some(together(ask, fixed.into_iter().chain(caps).collect()));
         }
         if wants_more(ask) && Some(found) == ask.max_nodes.map(|n| n as usize) {
             break;
         }
     }
-    if ask.contiguous { window(ask, &fixed, &caps) } else { complete(ask, fixed, caps) }
+    let found = match ask.contiguous {
+        true => window(ask, &fixed, &caps),
+        false => complete(ask, &fixed, &mut caps).or_else(|| weigh::nodes(ask, &fixed, &caps)),
+    };
+    found.map(|caps| together(ask, caps))
+}
+
+/// Of nodes that are enough, how many units of the job's GRES each has: any that it can have, or
+/// those that let all tasks have CPUs near them.
+fn together(ask: &Ask, caps: Vec<Cap>) -> Vec<Cap> {
+    let bound = caps.iter().any(|cap| !cap.near.is_empty());
+    let weighed = bound.then(|| weigh::nodes(ask, &caps, &[])).flatten();
+    weighed.unwrap_or(caps)
 }
 
 fn wants_more(ask: &Ask) -> bool {
@@ -103,6 +137,7 @@ fn musts(
     nodes: &[NodeId],
     required: &[NodeId],
     rooms: &mut impl Rooms,
+    answers: &mut Answers,
     fuel: &mut u64,
 ) -> Option<Vec<Cap>> {
     let mut fixed: Vec<Cap> = Vec::new();
@@ -110,7 +145,7 @@ fn musts(
         if !nodes.contains(node) {
             return None;
         }
-        fixed.push(cap_of(demand, *node, rooms, fuel)?);
+        fixed.push(cap_of(demand, *node, rooms, answers, fuel)?);
     }
     // Each node serves one count. Those asked for by name serve the first that they can.
     let mut free: Vec<bool> = vec![true; fixed.len()];
@@ -130,7 +165,7 @@ fn musts(
             if !serves || fixed.iter().any(|cap| cap.node == *node) {
                 continue;
             }
-            if let Some(cap) = cap_of(demand, *node, rooms, fuel) {
+            if let Some(cap) = cap_of(demand, *node, rooms, answers, fuel) {
                 fixed.push(cap);
                 free.push(false);
                 left -= 1;
@@ -144,14 +179,14 @@ fn musts(
 }
 
 /// Fixed nodes and as few others as will do, the roomiest first.
-fn complete(ask: &Ask, fixed: Vec<Cap>, mut caps: Vec<Cap>) -> Option<Vec<Cap>> {
+fn complete(ask: &Ask, fixed: &[Cap], caps: &mut [Cap]) -> Option<Vec<Cap>> {
     let most = ask.max_nodes.map_or(usize::MAX, |n| n as usize);
     let least = ask.min_nodes as usize;
     if !ask.takes_more_nodes() {
         caps.sort_by(|a, b| (&b.shares, b.tasks).cmp(&(&a.shares, a.tasks)));
     }
-    let mut chosen = fixed;
-    let mut caps = caps.into_iter();
+    let mut chosen = fixed.to_vec();
+    let mut caps = caps.iter().cloned();
     while chosen.len() < least || !satisfied(ask, chosen.iter()) {
         if chosen.len() >= most {
             return None;
@@ -192,14 +227,24 @@ fn satisfied<'a>(ask: &Ask, caps: impl Iterator<Item = &'a Cap> + Clone) -> bool
         (None, Some(per_node)) => caps.clone().all(|cap| cap.tasks >= per_node),
         (None, None) => true,
     };
-    enough_tasks
+    let enough = enough_tasks
         && ask.job_gres.iter().enumerate().all(|(i, (_, wanted))| {
             nodes <= *wanted && caps.clone().map(|cap| cap.shares[i]).sum::<u64>() >= *wanted
-        })
+        });
+    let bound = |caps: &[Cap]| weigh::nodes(ask, caps, &[]).is_some();
+    enough
+        && (caps.clone().all(|cap| cap.near.is_empty())
+            || bound(&caps.cloned().collect::<Vec<_>>()))
 }
 
 /// What one node can take; `None`: not even one task.
-fn cap_of(demand: &Demand, node: NodeId, rooms: &mut impl Rooms, fuel: &mut u64) -> Option<Cap> {
+fn cap_of(
+    demand: &Demand,
+    node: NodeId,
+    rooms: &mut impl Rooms,
+    answers: &mut Answers,
+    fuel: &mut u64,
+) -> Option<Cap> {
     if *fuel == 0 {
         return None;
     }
@@ -207,8 +252,9 @@ fn cap_of(demand: &Demand, node: NodeId, rooms: &mut impl Rooms, fuel: &mut u64)
     let ask = &demand.ask;
     let whole: Vec<u32> = rooms.whole(node).to_vec();
     let joined = rooms.most_joined(demand, node);
-    let near = rooms.most_near(demand, node);
-    let free = rooms.free(node)?;
+    let (facts, row, wiring) = rooms.inside(node);
+    let near = demand.most_near(facts, row, wiring.map(|wiring| &**wiring));
+    let free: Vec<u32> = rooms.free(node)?.to_vec();
     let mut amounts = Amounts::new();
     let mut fits = |tasks: u32, shares: &[u64]| {
         demand.amounts(tasks, shares, &whole, &mut amounts);
@@ -236,7 +282,35 @@ fn cap_of(demand: &Demand, node: NodeId, rooms: &mut impl Rooms, fuel: &mut u64)
             fits(1, &probe)
         })?;
     }
-    Some(Cap { node, tasks, shares })
+    let cap = Cap { node, tasks, shares, near: Vec::new() };
+    if ask.binding != CpuBinding::Enforced {
+        return Some(cap);
+    }
+    let inside = rooms.inside(node);
+    let mut binds = |tasks: u64, shares: &[u64]| {
+        let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+        fits(tasks, shares) && answers.binds(demand, (tasks, shares), inside)
+    };
+    near_gpus(cap, &mut binds)
+}
+
+/// Less than a node could take if all of its GPUs were had, and which of it with how many.
+fn near_gpus(mut cap: Cap, binds: &mut dyn FnMut(u64, &[u64]) -> bool) -> Option<Cap> {
+    let most = u64::from(cap.tasks);
+    let tasks = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    match cap.shares.as_mut_slice() {
+        [] => cap.tasks = tasks(largest(most, |n| binds(n, &[]))?),
+        [units] if *units <= 64 => {
+            let with = |units| largest(most, |n| binds(n, &[units])).map_or(0, tasks);
+            cap.near = (1..=*units).map(with).collect();
+            let last = cap.near.iter().rposition(|tasks| *tasks > 0)?;
+            *units = last as u64 + 1;
+            cap.tasks = cap.near.iter().copied().max()?;
+        }
+        // GPUs of several kinds over the whole job: what is found is looked at once more.
+        _ => {}
+    }
+    Some(cap)
 }
 
 /// The largest `n` in `1..=most` that holds, where holding is downward closed.
@@ -303,3 +377,6 @@ fn in_turn(total: u64, tops: &[u64]) -> Vec<u64> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

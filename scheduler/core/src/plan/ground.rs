@@ -14,6 +14,7 @@ use muster_model::{NodeId, Timestamp};
 use crate::state::{Facts, Row};
 
 use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
+use super::binding::{Answers, Inside};
 use super::calendar::{Calendar, Fuel, Want};
 use super::choose::{self, Wish};
 use super::demand::{Demand, Uniform};
@@ -292,6 +293,7 @@ impl Ground<'_> {
         let need = &want.amounts;
         let mut amounts = Amounts::new();
         let mut looked = 0;
+        let mut answers = Answers::default();
         let mut fits = |node: NodeId| {
             if exact {
                 return true;
@@ -300,7 +302,7 @@ impl Ground<'_> {
             let part = (uniform.tasks, &*uniform.shares);
             if query.demand.ask.looks_inside()
                 && (query.demand.gpus(need) > self.most_joined(&query.demand, node, slot)
-                    || !self.binds(&query.demand, part, node, slot))
+                    || !answers.binds(&query.demand, part, self.inside(node, slot)))
             {
                 return false;
             }
@@ -335,10 +337,10 @@ impl Ground<'_> {
         demand.most_joined(&at.facts, (slot == 0).then_some((row, at.wiring.as_deref())))
     }
 
-    /// Whether a part can have CPUs near its GPUs, if it must.
-    fn binds(&self, demand: &Demand, part: (u32, &[u64]), node: NodeId, slot: usize) -> bool {
+    /// What binding looks at.
+    fn inside(&self, node: NodeId, slot: usize) -> Inside<'_> {
         let at = &self.view.nodes[node.0 as usize];
-        demand.binds(part, &at.facts, self.row(node, slot), at.wiring.as_deref())
+        (&at.facts, self.row(node, slot), at.wiring.as_ref())
     }
 
     /// What is free of a node now; later, all of it: which CPUs and GPUs will be free nobody knows.
@@ -438,6 +440,7 @@ impl Ground<'_> {
         let mut rooms = Window { ground: self, calendar, slot, to, least: Vec::new() };
         let mut caps = gather(&query.demand, &candidates, &mut rooms, fuel).ok_or(slot + 1)?;
         let mut amounts = Amounts::new();
+        let mut answers = Answers::default();
         let mut parts = Vec::with_capacity(caps.len());
         if !self.view.topology.is_empty() {
             caps.sort_by_key(|cap| self.view.topology.rank.get(cap.node.0 as usize));
@@ -446,7 +449,8 @@ impl Ground<'_> {
             let whole = self.whole_of(cap.node);
             query.demand.amounts(cap.tasks, &cap.shares, whole, &mut amounts);
             let short = calendar.window(slot, to).any(|s| !calendar.has(s, cap.node, &amounts));
-            if short || !self.binds(&query.demand, (cap.tasks, &cap.shares), cap.node, slot) {
+            let part = (cap.tasks, &*cap.shares);
+            if short || !answers.binds(&query.demand, part, self.inside(cap.node, slot)) {
                 return Err(slot + 1);
             }
             let free = calendar.free(slot, cap.node);
@@ -474,9 +478,9 @@ impl Rooms for Whole<'_> {
     fn facts(&self, node: NodeId) -> &Facts {
         &self.view.nodes[node.0 as usize].facts
     }
-    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
+    fn inside(&self, node: NodeId) -> Inside<'_> {
         let at = &self.view.nodes[node.0 as usize];
-        demand.most_near(&at.facts, &at.facts.whole, at.wiring.as_deref())
+        (&at.facts, &at.facts.whole, at.wiring.as_ref())
     }
 }
 
@@ -503,9 +507,8 @@ impl Rooms for Window<'_> {
     fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
         self.ground.most_joined(demand, node, self.slot)
     }
-    fn most_near(&self, demand: &Demand, node: NodeId) -> u32 {
-        let at = &self.ground.view.nodes[node.0 as usize];
-        demand.most_near(&at.facts, self.ground.row(node, self.slot), at.wiring.as_deref())
+    fn inside(&self, node: NodeId) -> Inside<'_> {
+        self.ground.inside(node, self.slot)
     }
 }
 

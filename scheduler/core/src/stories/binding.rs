@@ -4,27 +4,36 @@ use super::*;
 use crate::config::ClusterConfig;
 use muster_model::{CpuBinding, CpuSet, GpuLinks, GresScope, LinkClass};
 
-/// One node of 16 CPUs and four GPUs: two NUMA nodes with half of both each.
-fn two_halves() -> World {
+/// Nodes of 16 CPUs and four GPUs: two NUMA nodes with half of both each.
+fn halved(names: &[&str]) -> World {
     let mut w = World::new();
     let mut config: ClusterConfig = config();
-    config.nodes[0] = node("n1", 16, 4, &[]);
-    config.partitions.iter_mut().for_each(|p| p.nodes = vec!["n1".into()]);
+    for (known, name) in config.nodes.iter_mut().zip(names) {
+        *known = node(name, 16, 4, &[]);
+    }
+    let all: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+    config.partitions.iter_mut().for_each(|p| p.nodes.clone_from(&all));
     w.wish(Command::Configure(Box::new(config))).expect("configured");
-    let id = w.node("n1");
-    let capacity = w.state.node(id).expect("known").config.capacity.clone();
-    let links = GpuLinks::from_pairs(&[0, 0, 1, 1], LinkClass::System, &[]);
-    let halves = [0..8, 8..16].map(CpuSet::from_iter);
-    let inventory = Inventory {
-        capacity,
-        boot_id: "b1".into(),
-        gpus: vec![muster_model::Gpu { of: "h100".into(), ..muster_model::Gpu::default() }; 4],
-        links: Some(Arc::new(links)),
-        numa: halves.to_vec(),
-        ..Inventory::default()
-    };
-    w.wish(Command::Register { node: id, inventory: Box::new(inventory) }).expect("registers");
+    for name in names {
+        let id = w.node(name);
+        let capacity = w.state.node(id).expect("known").config.capacity.clone();
+        let links = GpuLinks::from_pairs(&[0, 0, 1, 1], LinkClass::System, &[]);
+        let halves = [0..8, 8..16].map(CpuSet::from_iter);
+        let inventory = Inventory {
+            capacity,
+            boot_id: "b1".into(),
+            gpus: vec![muster_model::Gpu { of: "h100".into(), ..muster_model::Gpu::default() }; 4],
+            links: Some(Arc::new(links)),
+            numa: halves.to_vec(),
+            ..Inventory::default()
+        };
+        w.wish(Command::Register { node: id, inventory: Box::new(inventory) }).expect("registers");
+    }
     w
+}
+
+fn two_halves() -> World {
+    halved(&["n1"])
 }
 
 fn wanting(gpu_count: u64, cpus: u32, binding: CpuBinding) -> impl Fn(&mut JobSpec, &mut Request) {
@@ -101,5 +110,35 @@ fn near_cpus_are_a_preference_unless_something_is_said() {
             assert_eq!(held(w, 2), ("12-13".to_owned(), 0b0010));
         },
         &["1 launches on n1", "2 launches on n1"],
+    );
+}
+
+#[test]
+fn a_job_over_two_nodes_has_its_tasks_where_its_gpus_let_it() {
+    check(
+        halved(&["n1", "n2"]),
+        |w| {
+            let over_both = |gpu_count, tasks| {
+                move |spec: &mut JobSpec, r: &mut Request| {
+                    spec.time_limit = Some(TimeLimit::minutes(10));
+                    r.nodes = NodeCount { min: 2, max: Some(2) };
+                    (r.tasks, r.tasks_given) = (tasks, true);
+                    r.topology.binding = CpuBinding::Enforced;
+                    r.gres = vec![gpus(gpu_count, GresScope::Job)];
+                }
+            };
+            // Two GPUs have 16 CPUs near them where they lie apart, the third has 8.
+            w.submit(over_both(3, 24));
+            refused(w.try_submit(over_both(3, 25)), "no 2 nodes have all that it needs at once");
+            w.pass();
+            let slices = &w.job(1).phase.allocation().expect("started").placement.slices;
+            let mut held: Vec<(u64, u32, u32)> = slices
+                .iter()
+                .map(|s| (s.gres.iter().map(|g| g.count).sum(), s.tasks, s.cpus.len()))
+                .collect();
+            held.sort_unstable();
+            assert_eq!(held, [(1, 8, 8), (2, 16, 16)]);
+        },
+        &["1 launches on n1,n2"],
     );
 }

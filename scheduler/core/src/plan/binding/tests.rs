@@ -4,6 +4,8 @@ use muster_model::{Capacity, GpuLinks, LinkClass, NodeConfig};
 use proptest::prelude::*;
 
 use super::*;
+use crate::plan::ask::Ask;
+use crate::plan::axes::Axes;
 use crate::plan::units::UnitTable;
 
 /// Four GPUs of each of two types.
@@ -21,6 +23,32 @@ fn facts() -> Facts {
         weight: 1,
     };
     Facts::new(&config, None)
+}
+
+#[test]
+fn nodes_that_are_alike_inside_are_asked_once() {
+    let mut answers = Answers::default();
+    let facts = facts();
+    let links = GpuLinks::from_pairs(&[0; 8], LinkClass::System, &[]);
+    let wiring = Arc::new(Wiring {
+        table: UnitTable::new(links),
+        numa: vec![CpuSet::from_iter(0..8), CpuSet::from_iter(8..24)],
+    });
+    let request = Ask {
+        binding: CpuBinding::Enforced,
+        node_gres: vec![(GresKind::new("gpu", None), 1)],
+        ..Ask::of_tasks(4)
+    };
+    let axes = Axes::of([&facts].into_iter());
+    let demand = Demand::new(request, &axes).expect("there are GPUs");
+    for (tasks, binds) in [(8, true), (9, false)] {
+        for _ in 0..1000 {
+            let said = answers.binds(&demand, (tasks, &[]), (&facts, &facts.whole, Some(&wiring)));
+            assert_eq!(said, binds);
+        }
+    }
+    let kinds: Vec<usize> = answers.0.iter().map(|kind| kind.said.len()).collect();
+    assert_eq!(kinds, [2]);
 }
 
 proptest! {
