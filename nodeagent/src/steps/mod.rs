@@ -4,7 +4,7 @@
 //!
 //! Serves only the job's user and root.
 //!
-//! - `caller`: who asks; `listen`: the way from other hosts
+//! - `caller`: who asks; `listen`: the way from other hosts; `wire`: when such a way is dead
 //! - `slice`: what the spool says of the job here
 //! - `place`: which tasks go where, pure; `table`: the steps of the jobs that begin here, pure;
 //!   `journal`: the table over the agent's end
@@ -22,6 +22,7 @@ pub mod place;
 mod service;
 mod slice;
 mod table;
+mod wire;
 
 use std::sync::Arc;
 

@@ -91,7 +91,8 @@ impl Course {
 
     /// The next moment at which something is due.
     pub(in crate::step) fn deadline(&self) -> Option<Instant> {
-        [self.tell_at, self.wait_until, self.limit_at, self.give_up_at].into_iter().flatten().min()
+        let own = [self.tell_at, self.wait_until, self.limit_at, self.give_up_at];
+        own.into_iter().chain([self.notice_at()]).flatten().min()
     }
 
     /// Does what is due.
@@ -101,6 +102,7 @@ impl Course {
         if passed(self.tell_at) {
             self.tell();
         }
+        self.name_away();
         if passed(self.wait_until) {
             // Far off instead of unset: the first end is told once.
             self.wait_until = Some(now + Duration::from_secs(86_400 * 365));

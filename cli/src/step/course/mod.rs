@@ -65,6 +65,8 @@ struct Node {
     stdin_taken: u64,
     stdin_closed: bool,
     away_since: Option<Instant>,
+    /// The user knows that it is away.
+    away_told: bool,
 }
 
 /// How far an output stream is, in bytes.
@@ -194,7 +196,7 @@ impl Course {
     }
 
     async fn said(&mut self, at: usize, message: StepOutput) {
-        self.nodes[at].away_since = None;
+        self.answers(at);
         self.nodes[at].order = None;
         match message.kind {
             Some(Said::Started(started)) if self.wish.verbose => {
