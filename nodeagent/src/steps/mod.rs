@@ -26,7 +26,8 @@ mod wire;
 
 use std::sync::Arc;
 
-use muster_proto::v1::Step;
+use muster_proto::agent::v1::StepsTold;
+use muster_proto::v1::PartEnd;
 use muster_proto::v1::steps_server::StepsServer;
 use muster_shim::StepLauncher;
 
@@ -75,8 +76,14 @@ impl Steps {
 
     /// The latest word of so many steps, at most. `None`: there is no news.
     #[must_use]
-    pub fn news(&self, most: usize) -> Option<Vec<Step>> {
+    pub fn news(&self, most: usize) -> Option<StepsTold> {
         self.0.head.news(most)
+    }
+
+    /// A step's part has ended here, and nobody was there to hear it.
+    pub fn orphan_ended(&self, key: Key, end: PartEnd) {
+        let head = self.0.head.clone();
+        tokio::task::spawn_blocking(move || head.orphan_ended(key, end));
     }
 
     /// A signal for every step of a job that begins here, by its asker; a step whose asker is away
@@ -91,8 +98,8 @@ impl Steps {
     }
 
     /// What could not be told stays news.
-    pub fn give_back(&self, steps: Vec<Step>) {
-        self.0.head.give_back(steps);
+    pub fn give_back(&self, told: StepsTold) {
+        self.0.head.give_back(told);
     }
 
     /// A new session has begun: the controller knows nothing yet.

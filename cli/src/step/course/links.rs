@@ -177,7 +177,7 @@ impl Course {
         };
         first.extend(self.stdin_again().filter(|_| !self.nodes[at].stdin_closed).map(Ask::Stdin));
         if self.terminating {
-            first.push(Ask::Signal(terminate(self.kill_wait)));
+            first.push(Ask::Signal(terminate(self.kill_wait, self.cause)));
         }
         let node = self.nodes[at].part.node.clone();
         self.nodes[at].ask = self.dial(at, &node, first);

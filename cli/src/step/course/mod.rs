@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::step_input::Kind as Ask;
 use muster_proto::v1::step_news::Kind as News;
 use muster_proto::v1::step_output::Kind as Said;
@@ -95,6 +96,8 @@ pub(in crate::step) struct Course {
     tally: Tally,
     exchange: Exchange,
     cancelled: bool,
+    /// Why srun itself ends the tasks, where there is more to say than that.
+    cause: StopCause,
     terminating: bool,
     tell_at: Option<Instant>,
     wait_until: Option<Instant>,
@@ -135,6 +138,7 @@ impl Course {
             tally: Tally::default(),
             exchange: Exchange::default(),
             cancelled: false,
+            cause: StopCause::None,
             terminating: false,
             tell_at: None,
             wait_until: None,

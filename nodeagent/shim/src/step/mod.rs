@@ -27,5 +27,6 @@ mod program;
 mod streams;
 mod variables;
 
+pub(crate) use dir::announce_stop;
 pub use dir::{StepDir, end_steps, group_name, signal_steps};
 pub use launcher::StepLauncher;
