@@ -42,8 +42,9 @@ const MESSAGE_MAX: usize = 64 << 20;
 /// A host that does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A peer that is silent for so long is asked whether it lives, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A peer that is silent for so long is asked whether it lives, and given up after as long again. A
+/// daemon answers whatever else it does, and srun names a node that is cut off within ten seconds.
+const KEEPALIVE: Duration = Duration::from_secs(4);
 /// Of all streams of one connection, in bytes: a stream whose reader is slow must not hold up the
 /// others.
 const CONNECTION_WINDOW: u32 = 4 << 20;

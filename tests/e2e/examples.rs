@@ -14,7 +14,7 @@ fn cluster() -> Option<Cluster> {
         return None;
     }
     let shape = ["--nodes=2", "--cpus-per-node=16", "--mem-per-node=4G", "--gpus-per-node=4"];
-    let cluster = Cluster::named(&shape);
+    let cluster = Cluster::with(&shape);
     let tools = cluster.work().join("tools");
     fs::create_dir(&tools).unwrap();
     symlink("/usr/bin/python3", tools.join("python")).unwrap();

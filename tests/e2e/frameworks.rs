@@ -12,7 +12,7 @@ fn frameworks_find_ranks_and_a_coordinator_that_resolves() {
     if !root("names for the nodes of a cluster") || !Path::new(PYTHON).exists() {
         return;
     }
-    let cluster = Cluster::named(&["--nodes=2", "--cpus-per-node=4", "--mem-per-node=4G"]);
+    let cluster = Cluster::with(&["--nodes=2", "--cpus-per-node=4", "--mem-per-node=4G"]);
     let shape = ["-N2", "--ntasks-per-node=2"];
     let places: Vec<String> = ["jax", "lightning", "torch"]
         .iter()

@@ -82,6 +82,40 @@ fn components_wait_start_and_are_cancelled_together() {
 }
 
 #[test]
+fn a_component_is_looked_at_signalled_and_entered_by_its_own_name() {
+    let cluster = Cluster::with(&["--nodes=2", "--cpus-per-node=4"]);
+    let task = "trap 'echo usr in $SLURM_JOB_ID >> usr' USR1; touch up.$SLURM_JOB_ID; \
+                while :; do sleep 0.1; done";
+    cluster.script("task.sh", &format!("#!/bin/bash\n{task}\n"));
+    let text = "#!/bin/bash\nsrun --het-group=0,1 bash task.sh\n";
+    let file = cluster.script("both.sh", text);
+    let job = cluster.submit(&["-N1", "-n1", "-o", "both.out", ":", "-N1", "-n1", &file]);
+    let (second, named) = (job + 1, format!("{job}+1"));
+    cluster.until_written(&format!("up.{second}"), "");
+    crate::harness::wait("both components", || {
+        (job..=second).all(|id| cluster.work().join(format!("up.{id}")).exists())
+    });
+    let shown = cluster.ok(&["sstat", "-n", "-P", "-j", &named, "-o", "JobID,NTasks", "-a"]);
+    assert!(shown.lines().any(|line| line == format!("{named}.0|1")), "{shown}");
+    assert!(!shown.contains(&format!("{job}+0")), "{shown}");
+    let said = cluster.run(&["muster", "ssh", &named, "echo $SLURM_JOB_ID on $SLURMD_NODENAME"]);
+    assert!(said.out.starts_with(&format!("{second} on n")), "{said:?}");
+    let layout = cluster.ok(&["sattach", "--layout", &format!("{named}.0")]);
+    assert!(layout.contains("1 tasks, 1 nodes"), "{layout}");
+    let usr = || cluster.text("usr");
+    cluster.ok(&["scancel", "--signal=USR1", &named]);
+    wait_or("its signal", usr, || usr() == format!("usr in {second}\n"));
+    cluster.ok(&["scancel", "--signal=USR1", &format!("{named}.0")]);
+    wait_or("the step's", usr, || usr().lines().count() == 2);
+    // The number of the whole means every component.
+    cluster.ok(&["scancel", "--signal=USR1", &job.to_string()]);
+    wait_or("everybody's", usr, || usr().contains(&format!("usr in {job}\n")));
+    wait_or("everybody's", usr, || usr().matches(&format!("in {second}\n")).count() == 3);
+    cluster.ok(&["scancel", &named]);
+    assert!(cluster.ended(job).iter().all(|row| row.state() == "CANCELLED"));
+}
+
+#[test]
 fn srun_and_salloc_ask_for_components() {
     let cluster = Cluster::with(&["--nodes=2", "--cpus-per-node=4"]);
     let show = "echo $SLURM_PROCID/$SLURM_NTASKS";

@@ -25,6 +25,14 @@ fn a_time_limit_ends_a_job_after_its_warning_even_if_the_agent_died_meanwhile() 
         "orphan.out",
         "--wrap=echo ran >> runs; sleep 1000 & echo $! > pid; wait",
     ]);
+    let step = ["-w", "n1", "--time=1", "-o", "step.out", "--wrap=srun sleep 300; echo after"];
+    let step = cluster.submit(&step);
+    let alone = cluster
+        .command(&["srun", "-w", "n1", "--time=1", "sleep", "300"])
+        .stderr(std::fs::File::create(cluster.work().join("alone.err")).unwrap())
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let in_time = cluster.submit(&["-w", "n2", "--time=1", "-o", "in_time.out", "--wrap=true"]);
     assert_eq!(cluster.outcome(in_time).0, "COMPLETED");
     cluster.until_written("pid", "\n");
@@ -39,6 +47,20 @@ fn a_time_limit_ends_a_job_after_its_warning_even_if_the_agent_died_meanwhile() 
     assert_eq!(cluster.text("runs"), "ran\n");
     assert!(cluster.text("warned.out").contains("warned at"), "{}", cluster.text("warned.out"));
     assert!(cluster.text("warned.out").contains("DUE TO TIME LIMIT"));
+    assert_eq!(cluster.outcome(step).0, "TIMEOUT");
+    let out = cluster.text("step.out");
+    assert!(says_limit(&out, &format!("JOB {step}")), "{out}");
+    assert!(says_limit(&out, &format!("STEP {step}.0")), "{out}");
+    let said = alone.wait_with_output().unwrap();
+    let err = cluster.text("alone.err");
+    assert!(!said.status.success() && says_limit(&err, "STEP "), "{err}");
+}
+
+/// As Slurm says who was cancelled and why.
+fn says_limit(text: &str, what: &str) -> bool {
+    let begin = format!("slurmstepd: error: *** {what}");
+    let mut lines = text.lines().filter(|line| line.starts_with(&begin));
+    lines.any(|l| l.contains(" ON n1 CANCELLED AT 2") && l.ends_with(" DUE TO TIME LIMIT ***"))
 }
 
 /// Whether jobs here can be confined at all, by what the node says that it cannot enforce.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -101,7 +102,7 @@ fn a_host_without_sockets_of_the_cluster_has_all_of_a_step() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500));
     let said = far.run(&["scancel", "-s", "USR1", &format!("{job}.0")]);
     assert_eq!(said.code, 0, "{said:?}");
     let seen = look.wait_with_output().unwrap();
@@ -199,20 +200,26 @@ fn hosts_that_share_nothing_but_a_wire_run_steps_and_a_cut_is_told_and_mended() 
     let left: Vec<i32> =
         text.lines().filter_map(|l| l.strip_prefix("pid n3 ")?.parse().ok()).collect();
     assert_eq!(left.len(), 2, "{text}");
+    let stopped = Stopped::with_much_to_take_in(&lab);
     // One that is watched from outside.
-    let said = std::thread::scope(|scope| {
-        let outside = scope.spawn(|| {
-            lab.run("login", &["srun", "-N2", "-w", "n[1,3]", "bash", "-c", "echo up; sleep 300"])
-        });
-        until(&lab, "three jobs", &["squeue", "-h", "-t", "R", "-o", "%i"], |out| {
-            out.lines().count() == 3
-        });
-        std::thread::sleep(std::time::Duration::from_secs(2));
-        lab.cut("n3");
-        outside.join().unwrap()
-    });
-    assert!(said.code != 0, "{said:?}");
-    assert!(said.err.contains("srun: error: Node failure on n3\n"), "{said:?}");
+    let mut outside = lab
+        .command("login", &["srun", "-N2", "-w", "n[1,3]", "bash", "-c", "echo up; sleep 300"])
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(lab.work().join("outside.out")).unwrap())
+        .stderr(fs::File::create(lab.work().join("outside.err")).unwrap())
+        .spawn()
+        .unwrap();
+    wait("two more tasks", || lab.text("outside.out") == "up\nup\n");
+    lab.cut("n3");
+    let cut = Instant::now();
+    let heard = || lab.text("outside.err");
+    wait_or("n3 to be named", heard, || heard().contains("srun: n3 does not answer"));
+    let named = cut.elapsed();
+    println!("n3 was named {named:?} after the cut");
+    assert!(named < Duration::from_secs(15), "{named:?}");
+    assert!(!outside.wait().unwrap().success(), "{}", heard());
+    assert!(heard().contains("srun: error: Node failure on n3\n"), "{}", heard());
+    assert!(cut.elapsed() < Duration::from_secs(45), "{:?}", cut.elapsed());
     until(&lab, "n3 to be down", &["sinfo", "-h", "-n", "n3", "-o", "%t"], |out| {
         out.starts_with("down")
     });
@@ -227,16 +234,57 @@ fn hosts_that_share_nothing_but_a_wire_run_steps_and_a_cut_is_told_and_mended() 
     wait_or("its end", || lab.text("on.out"), || lab.text("on.out").contains("code "));
     assert_eq!(lab.text("on.out").matches("went on").count(), 2, "{}", lab.text("on.out"));
     lab.ok("login", &["scancel", &plain.to_string()]);
-    let on = goes_on.to_string();
-    until(&lab, "the end of both", &["squeue", "-h", "-o", "%i"], str::is_empty);
+    let (on, plain) = (goes_on.to_string(), plain.to_string());
+    until(&lab, "the end of both", &["squeue", "-h", "-o", "%i"], |out| {
+        out.lines().all(|job| job != on && job != plain)
+    });
 
     lab.heal("n3");
     wait("the end of what was left on n3", || !left.iter().any(|pid| lives(*pid)));
     until(&lab, "n3 to be back", &["sinfo", "-h", "-n", "n3", "-o", "%t"], |out| out == "idle");
     let said = lab.run("login", &["srun", "-N3", "hostname"]);
     assert_eq!(sorted(&said.out), ["n1", "n2", "n3"], "{said:?}");
+    stopped.goes_on(&lab);
     let row = lab.ok("login", &["sacct", "-X", "-n", "-P", "-j", &on, "-o", "State"]);
     assert_eq!(row, "COMPLETED");
+}
+
+/// An srun on another host than its task, stopped as by Ctrl-Z while the task has more to say than
+/// all windows hold.
+struct Stopped {
+    srun: Child,
+    since: Instant,
+}
+
+impl Stopped {
+    const BYTES: usize = 64 << 20;
+
+    fn with_much_to_take_in(lab: &Lab) -> Stopped {
+        let line = format!(
+            "echo up; sleep 1; head -c {} /dev/zero | tr '\\0' x; echo; exit 7",
+            Stopped::BYTES
+        );
+        let srun = lab
+            .command("login", &["srun", "-w", "n2", "bash", "-c", &line])
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(lab.work().join("stopped.out")).unwrap())
+            .stderr(fs::File::create(lab.work().join("stopped.err")).unwrap())
+            .spawn()
+            .unwrap();
+        wait("its task", || lab.text("stopped.out") == "up\n");
+        kill(Pid::from_raw(srun.id().cast_signed()), Signal::SIGSTOP).unwrap();
+        Stopped { srun, since: Instant::now() }
+    }
+
+    /// Longer than a dead asker is waited for, it was not taken for one.
+    fn goes_on(mut self, lab: &Lab) {
+        std::thread::sleep(Duration::from_secs(50).saturating_sub(self.since.elapsed()));
+        kill(Pid::from_raw(self.srun.id().cast_signed()), Signal::SIGCONT).unwrap();
+        let code = self.srun.wait().unwrap().code();
+        let length = lab.text("stopped.out").len();
+        let err = lab.text("stopped.err");
+        assert_eq!((code, length), (Some(7), Stopped::BYTES + 4), "{err}");
+    }
 }
 
 /// Signals of srun's user reach the tasks on other hosts.

@@ -66,6 +66,44 @@ fn a_step_outlives_the_controller() {
     assert_eq!(step_row(&cluster, &format!("{}.0", job + 1)), "FAILED|9:0");
 }
 
+#[test]
+fn the_step_of_an_srun_that_was_killed_ends_and_its_row_says_what_it_used() {
+    let cluster = Cluster::start();
+    let burn = "echo $$ >> pids\ntimeout 1 sh -c 'while :; do :; done'\nexec sleep 300";
+    cluster.script("burn.sh", &format!("#!/bin/bash\n{burn}\n"));
+    let text = "srun --exact -N1 -n1 bash burn.sh & one=$!\n\
+                srun --exact -N2 -n2 bash burn.sh & two=$!\n\
+                sleep 5; kill -9 $one $two; while [ ! -e go ]; do sleep 0.2; done";
+    let job = batch(&cluster, &["-N2", "--ntasks-per-node=2"], text);
+    wait("three tasks", || cluster.text("pids").lines().count() == 3);
+    let pids: Vec<i32> = cluster.text("pids").lines().map(|pid| pid.parse().unwrap()).collect();
+    wait("their end", || !pids.iter().any(|pid| lives(*pid)));
+    let row = |step: u32| {
+        let id = format!("{job}.{step}");
+        let words = ["sacct", "-n", "-P", "-j", &id, "-o", "State,ExitCode,NTasks,TotalCPU"];
+        cluster.ok(&words)
+    };
+    for step in 0..2 {
+        wait_or("its row", || row(step), || row(step).starts_with("CANCELLED"));
+    }
+    let rows = [row(0), row(1)];
+    fs::write(cluster.work().join("go"), "").unwrap();
+    assert_eq!(cluster.outcome(job).0, "COMPLETED");
+    let mut cpu = Vec::new();
+    for row in &rows {
+        let fields: Vec<&str> = row.split('|').collect();
+        assert_eq!(fields[1], "0:15", "{rows:?}");
+        let seconds = fields[3].rsplit(':').next().and_then(|s| s.parse::<f64>().ok());
+        cpu.push((fields[2].to_owned(), seconds.unwrap_or_default()));
+    }
+    cpu.sort_by(|a, b| a.0.cmp(&b.0));
+    println!("CPU seconds by tasks: {cpu:?}");
+    // Both tasks of the wide one count, on whichever node they were.
+    assert!(cpu[0].0 == "1" && cpu[0].1 > 0.1, "{rows:?}");
+    assert!(cpu[1].0 == "2" && cpu[1].1 > 0.2, "{rows:?}");
+    assert_eq!([row(0), row(1)], rows, "as in the history");
+}
+
 /// The log's length, as a controller says when it reads it back.
 fn log_length(cluster: &Cluster) -> u64 {
     let log = cluster.log("controller");

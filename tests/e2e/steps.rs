@@ -143,6 +143,12 @@ fn a_bad_end_or_a_late_one_ends_the_others() {
         assert!(out.lines().any(|l| l == line), "{line:?} is missing in\n{out}");
     }
     assert!(out.contains("First task exited 1s ago"), "{out}");
+    let told = |step: u32, why: &str| {
+        let begin = format!("slurmstepd: error: *** STEP 1.{step} ON n1 CANCELLED AT 2");
+        let end = format!("{why} ***");
+        out.lines().any(|line| line.starts_with(&begin) && line.ends_with(&end))
+    };
+    assert!(told(2, " DUE TO TIME LIMIT"), "{out}");
 }
 
 #[test]

@@ -89,21 +89,6 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster whose jobs find every node by its name, as hosts of a site do. Needs root.
-    pub(crate) fn named(shape: &[&str]) -> Cluster {
-        let cluster = Cluster::unstarted();
-        let hosts = cluster.place.path().join("hosts");
-        let own = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        fs::write(&hosts, format!("127.0.0.1 n1 n2\n{own}")).unwrap();
-        let mut command = Command::new("unshare");
-        let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-        command.args(["--mount", "--propagation", "private", "sh", "-c", bind]).arg(hosts);
-        command.arg(cluster.program()).arg("up").arg("--dir").arg(cluster.dir()).args(shape);
-        let said = finish(command);
-        assert_eq!(said.code, 0, "muster up: {}{}", said.out, said.err);
-        cluster
-    }
-
     fn unstarted() -> Cluster {
         let place = tempfile::Builder::new().prefix("muster-e2e-").tempdir().unwrap();
         // Other users must get through to the sockets and the commands.

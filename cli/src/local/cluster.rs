@@ -55,7 +55,7 @@ impl Cluster {
 
     /// Starts the controller again, without waiting for it.
     pub(crate) fn start_controller(&self) -> anyhow::Result<()> {
-        daemons::start(&self.layout, &Daemon::Controller).map(drop)
+        daemons::start(&self.layout, &Daemon::Controller, None).map(drop)
     }
 
     /// Waits until the controller answers and every node is back.

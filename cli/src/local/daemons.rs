@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::hosts::Hosts;
 use super::layout::{Layout, write_whole};
 
 /// How long a daemon may take to end after SIGTERM before it is killed.
@@ -55,7 +56,11 @@ pub(super) fn program() -> anyhow::Result<PathBuf> {
 }
 
 /// Starts a daemon in a session of its own, so that a terminal's end or ^C does not reach it.
-pub(super) fn start(layout: &Layout, daemon: &Daemon) -> anyhow::Result<Pid> {
+pub(super) fn start(
+    layout: &Layout,
+    daemon: &Daemon,
+    hosts: Option<&Hosts>,
+) -> anyhow::Result<Pid> {
     let log_path = layout.log(daemon.name());
     let log = fs::OpenOptions::new()
         .create(true)
@@ -78,9 +83,13 @@ pub(super) fn start(layout: &Layout, daemon: &Daemon) -> anyhow::Result<Pid> {
             command.env_remove(&name);
         }
     }
-    // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
+    let hosts = hosts.filter(|_| matches!(daemon, Daemon::Agent(_))).cloned();
+    // SAFETY: both are system calls alone, and touch no memory of the parent.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+        command.pre_exec(move || {
+            nix::unistd::setsid().map(drop).map_err(std::io::Error::from)?;
+            hosts.as_ref().map_or(Ok(()), Hosts::lay)
+        });
     }
     let child = command.spawn().with_context(|| format!("start the {}", daemon.name()))?;
     let pid = i32::try_from(child.id()).context("a pid beyond the kernel's range")?;

@@ -6,6 +6,7 @@
 //!
 //! - `layout`: the directory's paths and the config that is written into it
 //! - `daemons`: start, recognise and stop the processes
+//! - `hosts`: names of nodes that resolve
 //! - `up`, `down`, `links`: the commands; `demo`: a story told on such a cluster
 //! - `cluster`: one that a command starts for its own use
 //! - `ask`: the few questions that these commands put to the controller
@@ -15,6 +16,7 @@ mod cluster;
 mod daemons;
 mod demo;
 mod down;
+mod hosts;
 mod layout;
 mod links;
 mod up;

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::ask::Ask;
 use super::daemons::{self, Daemon};
+use super::hosts;
 use super::layout::{Layout, Shape};
 
 /// Nodes of a new cluster.
@@ -127,10 +128,11 @@ pub(super) fn start_cluster(
     };
     ensure!(!config.nodes.is_empty(), "{} has no nodes", layout.config().display());
     super::links::make(&layout.bin())?;
+    let hosts = hosts::prepare(layout, &config)?;
     let mut started = 0;
     for daemon in all_daemons(&config) {
         if daemons::running(layout, &daemon).is_none() {
-            daemons::start(layout, &daemon)?;
+            daemons::start(layout, &daemon, hosts.as_ref())?;
             started += 1;
         }
     }

@@ -13,7 +13,7 @@ use super::alloc::{self, Allocation};
 use super::options::Asked;
 use super::srun::{Stop, asked, ended_step, ending, first, open_step, runtime, settled};
 use super::wish::{self, Around, Wish};
-use super::{job, run, signals};
+use super::{run, signals};
 use crate::connect::Client;
 use crate::exit;
 use crate::submit::Fault;
@@ -285,14 +285,6 @@ async fn run_all(
                 }
             }
         }
-    }
-}
-
-/// Where the component of this number begins, for those who name it by `--jobid`.
-pub(super) fn id(text: &str) -> Option<u32> {
-    match text.split_once('+') {
-        Some((leader, place)) => job::id(leader)?.checked_add(place.parse().ok()?),
-        None => job::id(text),
     }
 }
 

@@ -6,9 +6,12 @@ use muster_proto::v1::{Job, JobRef, JobState, ListJobsRequest};
 use super::srun::{Stop, first};
 use crate::connect::{Api, CallError, Client};
 
-/// A job's number: `12`, or the number of an array's task.
+/// A job's number: `12`, or the number of an array's task; `12+1`: a component of a heterogeneous job,
+/// whose numbers are in a row.
 pub(crate) fn id(text: &str) -> Option<u32> {
-    text.trim().parse().ok().filter(|id| *id > 0)
+    let (leader, place) = text.trim().split_once('+').unwrap_or((text.trim(), "0"));
+    let leader: u32 = leader.parse().ok().filter(|id| *id > 0)?;
+    leader.checked_add(place.parse().ok()?)
 }
 
 /// The first node of a job: by the environment of a command inside it, or by the controller.

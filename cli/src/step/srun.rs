@@ -150,7 +150,7 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         return het::inside(config, words, &components);
     }
     asked.add_variables(|name| std::env::var(name).ok());
-    let job = het::id(&id)
+    let job = job::id(&id)
         .ok_or_else(|| Stop::refused(None, format!("Invalid job id specified: {id}")))?;
     let mine = std::env::var("SLURM_JOB_ID").is_ok_and(|own| own == id);
     let around = match mine {

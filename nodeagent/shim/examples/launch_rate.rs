@@ -79,7 +79,7 @@ fn measure(jobs: u32, at_once: u32, mode: Mode, spool: &std::path::Path, series:
                 ended += 1;
             }
             Some(NoticeKind::Gone(why)) => panic!("job {}: {why}", notice.job),
-            Some(NoticeKind::Started(_) | NoticeKind::Signal(_)) | None => {}
+            Some(_) | None => {}
         }
     }
     let took = begun.elapsed();

@@ -32,6 +32,15 @@ impl JobStderr {
 
 /// Why and when the job was stopped.
 pub(crate) fn stopped(job: u32, node: &str, cause: StopCause, at_ms: i64) -> String {
+    cancelled(&format!("JOB {job}"), node, cause, at_ms)
+}
+
+/// The same of a step, as it comes to whoever ran it.
+pub(crate) fn step_stopped(id: &str, node: &str, cause: StopCause, at_ms: i64) -> String {
+    of_step(&cancelled(&format!("STEP {id}"), node, cause, at_ms))
+}
+
+fn cancelled(what: &str, node: &str, cause: StopCause, at_ms: i64) -> String {
     let due = match cause {
         StopCause::TimeLimit => " DUE TO TIME LIMIT",
         StopCause::Preempted => " DUE TO PREEMPTION",
@@ -39,13 +48,7 @@ pub(crate) fn stopped(job: u32, node: &str, cause: StopCause, at_ms: i64) -> Str
         StopCause::Requeued => " DUE TO JOB REQUEUE",
         StopCause::None | StopCause::Cancelled | StopCause::UnknownToController => "",
     };
-    format!("*** JOB {job} ON {node} CANCELLED AT {}{due} ***", local_time(at_ms))
-}
-
-/// The same of a step, as it comes to whoever ran it.
-pub(crate) fn step_stopped(job: u32, step: u32, node: &str, at_ms: i64) -> String {
-    let at = local_time(at_ms);
-    format!("{PREFIX}*** STEP {job}.{step} ON {node} CANCELLED AT {at} ***")
+    format!("*** {what} ON {node} CANCELLED AT {}{due} ***", local_time(at_ms))
 }
 
 /// Processes were killed for memory.
@@ -111,6 +114,9 @@ mod tests {
         check(StopCause::Requeued, " DUE TO JOB REQUEUE ***");
         check(StopCause::NodeFailure, " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***");
         assert!(!stopped(12, "n1", StopCause::Cancelled, 0).contains("DUE"));
+        let of_step = step_stopped("12.0", "n1", StopCause::TimeLimit, 0);
+        assert!(of_step.starts_with("slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED AT "));
+        assert!(of_step.ends_with(" DUE TO TIME LIMIT ***"), "{of_step}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::control::Control;
 use crate::lines::{self, JobStderr};
 use crate::slice::{BATCH_GROUP, Host, Refusal, chain, now_ms};
 use crate::spool::SliceDir;
+use crate::step::announce_stop;
 use crate::timetable::{Course, Due, Now, Timetable, Warning};
 use crate::usage::{self, Counted, Meter};
 use crate::{NoticeKind, notice};
@@ -362,6 +363,7 @@ impl Slice<'_> {
             return Ok(());
         }
         self.hear_news();
+        announce_stop(&self.host.spool, self.launch.job, self.launch.attempt, cause);
         self.say(&lines::stopped(self.launch.job, &self.launch.node, cause, now_ms()));
         if self.timetable.is_suspended() {
             self.timetable.resume(self.now());

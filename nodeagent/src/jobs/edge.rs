@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_cgroup::{Cgroups, DeviceRules, Limits};
-use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits};
+use muster_proto::shim::v1::{Launch, ShimRecord, SliceLimits, StopCause};
 use muster_proto::token::ClusterKey;
 use muster_proto::v1::NodePart;
 use muster_shim::{Launcher, SliceDir, Spares};
@@ -385,11 +385,12 @@ impl Edge {
         self: Arc<Self>,
         key: Key,
         end: End,
+        cause: StopCause,
         unkillable: Duration,
         inputs: mpsc::Sender<Input>,
     ) -> Option<Event> {
-        if !self.left_nothing(key, &end) {
-            muster_shim::end_steps(&self.spool, key.job, key.attempt);
+        if cause != StopCause::None || !self.left_nothing(key, &end) {
+            muster_shim::end_steps(&self.spool, key.job, key.attempt, cause);
         }
         let begun = Instant::now();
         let mut told = false;

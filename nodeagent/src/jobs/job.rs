@@ -295,6 +295,15 @@ impl Job {
         self.suspended.1
     }
 
+    /// Why it is to be stopped; none: it is not, or ends by itself.
+    #[must_use]
+    pub fn cause(&self) -> StopCause {
+        match &self.phase {
+            Phase::Cleaning(End::Finished { exit: Some(exit), .. }) => exit.stopped(),
+            _ => self.stop.unwrap_or_default(),
+        }
+    }
+
     /// How far it is, as the controller is told. `None` for what only a Hello says.
     #[must_use]
     pub fn report(&self, key: Key) -> Option<SliceReport> {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use muster_proto::agent::v1::{
     AgentMessage, Desired, DesiredSlice, GpuReport, Hello, NodeFault, Reports, Sample, Samples,
-    Signals, StepsTold, Want, Welcome, agent_message,
+    Signals, Want, Welcome, agent_message,
 };
 use muster_proto::shim::v1::{Launch, Notice, StopCause, notice};
 use tokio::sync::mpsc;
@@ -288,12 +288,14 @@ impl Jobs {
         for signal in &signals.signals {
             let key = Key { job: signal.job, attempt: signal.attempt };
             let runs = |phase: &Phase| matches!(phase, Phase::Running { .. } | Phase::Stopping);
-            if self.held.get(key).is_some_and(|job| job.batch && runs(&job.phase)) {
+            let Some(job) = self.held.get(key).filter(|job| runs(&job.phase)) else { continue };
+            if job.batch {
                 let word = Word::Signal(signal.signal, signal.batch_only, signal.full);
                 self.tell(key, word);
-                if !signal.batch_only {
-                    self.signal_steps(key, signal.signal);
-                }
+            }
+            // A component of a heterogeneous job may have steps and no script.
+            if !signal.batch_only {
+                self.signal_steps(key, signal.signal);
             }
         }
     }
@@ -323,6 +325,12 @@ impl Jobs {
             Some(notice::Kind::Exited(exit)) => Event::Ended(End::of(exit)),
             Some(notice::Kind::Gone(reason)) => Event::Ended(self.gone(key, reason)),
             Some(notice::Kind::Signal(signal)) => return self.signal_steps(key, signal.signal),
+            Some(notice::Kind::StepEnded(end)) => {
+                if let (Some(steps), Some(_)) = (&self.steps, self.held.get(key)) {
+                    steps.orphan_ended(key, end);
+                }
+                return;
+            }
             None => return,
         };
         self.happened(key, event);
@@ -421,13 +429,16 @@ impl Jobs {
     }
 
     fn clean(&mut self, key: Key) {
-        let Some(Phase::Cleaning(end)) = self.held.get(key).map(|job| &job.phase) else { return };
-        if self.edge.needs_no_cleaning(key, end) {
+        let Some(job) = self.held.get(key) else { return };
+        let Phase::Cleaning(end) = &job.phase else { return };
+        let cause = job.cause();
+        // Steps are told why they end.
+        if cause == StopCause::None && self.edge.needs_no_cleaning(key, end) {
             return self.happened(key, Event::Cleaned { epilog_fault: String::new() });
         }
         let (edge, end) = (self.edge.clone(), end.clone());
         let unkillable = self.patience.unkillable;
-        self.follow(key, edge.clean(key, end, unkillable, self.inputs.clone()));
+        self.follow(key, edge.clean(key, end, cause, unkillable, self.inputs.clone()));
     }
 
     fn erase(&mut self, keys: Vec<Key>) {
@@ -479,10 +490,9 @@ impl Jobs {
             }
             self.faults.pop();
         }
-        while let Some(steps) = self.steps.as_ref().and_then(|s| s.news(REPORT_BATCH)) {
-            let told = StepsTold { steps: steps.clone() };
-            if !self.send(agent_message::Kind::Steps(told)) {
-                self.steps.iter().for_each(|s| s.give_back(steps.clone()));
+        while let Some(told) = self.steps.as_ref().and_then(|s| s.news(REPORT_BATCH)) {
+            if !self.send(agent_message::Kind::Steps(told.clone())) {
+                self.steps.iter().for_each(|s| s.give_back(told.clone()));
                 return;
             }
         }

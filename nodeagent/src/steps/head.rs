@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
+use muster_proto::agent::v1::StepsTold;
 use muster_proto::v1::step_news::Kind as News;
 use muster_proto::v1::{
-    CloseStepRequest, DescribeReply, ExitStatus, OpenStepRequest, Step, StepGrant, StepNews,
+    CloseStepRequest, DescribeReply, ExitStatus, OpenStepRequest, PartEnd, Step, StepGrant,
+    StepNews,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -43,6 +45,8 @@ struct Jobs {
     tickets: u64,
     /// Steps to tell of, by job, attempt and number: the latest word of each.
     news: BTreeMap<(u32, u32, u32), Step>,
+    /// Parts here of steps whose table is elsewhere, and whose asker was gone.
+    parts: Vec<PartEnd>,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,8 @@ struct Held {
     waiting: HashMap<u64, mpsc::Sender<Result<StepNews, Status>>>,
     /// Who is there for a live step, and since which opening.
     askers: HashMap<u32, (u64, mpsc::Sender<Result<StepNews, Status>>)>,
+    /// This node's part of steps whose asker was gone when it ended.
+    orphans: HashMap<u32, PartEnd>,
     about: DescribeReply,
 }
 
@@ -128,6 +134,7 @@ impl Head {
                 journal,
                 waiting: HashMap::new(),
                 askers: HashMap::new(),
+                orphans: HashMap::new(),
                 about: about(slice),
             }
         });
@@ -136,23 +143,62 @@ impl Head {
 
     /// Whether there are steps to tell of.
     pub(super) fn has_news(&self) -> bool {
-        !self.jobs().news.is_empty()
+        let jobs = self.jobs();
+        !jobs.news.is_empty() || !jobs.parts.is_empty()
     }
 
     /// The latest of so many steps, at most; none: there is no news.
-    pub(super) fn news(&self, most: usize) -> Option<Vec<Step>> {
+    pub(super) fn news(&self, most: usize) -> Option<StepsTold> {
         let mut jobs = self.jobs();
         let keys: Vec<_> = jobs.news.keys().take(most).copied().collect();
         let steps: Vec<Step> = keys.iter().filter_map(|key| jobs.news.remove(key)).collect();
-        (!steps.is_empty()).then_some(steps)
+        let parts = jobs.parts.len().min(most);
+        let parts: Vec<PartEnd> = jobs.parts.drain(..parts).collect();
+        (!steps.is_empty() || !parts.is_empty()).then_some(StepsTold { steps, parts })
     }
 
     /// What could not be told stays news, unless there is newer.
-    pub(super) fn give_back(&self, steps: Vec<Step>) {
+    pub(super) fn give_back(&self, told: StepsTold) {
         let mut jobs = self.jobs();
-        for step in steps {
+        for step in told.steps {
             jobs.news.entry((step.job, step.attempt, step.step)).or_insert(step);
         }
+        jobs.parts.extend(told.parts);
+    }
+
+    /// A part has ended here whose asker was gone. Of a step of this node alone that is the step's
+    /// end; of one of several nodes the table lets go when all had time for theirs.
+    pub(super) fn orphan_ended(&self, key: Key, end: PartEnd) {
+        let Ok(slice) = slice::find(&self.spool, key.job, Some(key.attempt)) else { return };
+        let mut jobs = self.jobs();
+        if slice.launch.node_index != 0 {
+            jobs.parts.push(end);
+            return;
+        }
+        let (held, news) = self.held(&mut jobs, &slice);
+        let Some(step) = held.table.live(end.step) else { return };
+        let (number, alone) = (end.step, step.parts.len() == 1);
+        held.orphans.insert(number, end);
+        if alone {
+            Self::abandon(held, news, number);
+        }
+    }
+
+    /// Lets go of a step whose asker does not come back, with what its part here told.
+    fn abandon(held: &mut Held, news: &mut Tellings, step: u32) {
+        let Some(job) = held.table.live(step).map(|granted| granted.step.job) else { return };
+        let end = held.orphans.remove(&step);
+        let killed = ExitStatus { code: 0, signal: 9 };
+        let request = CloseStepRequest {
+            job,
+            step,
+            status: end.as_ref().and_then(|end| end.status).or(Some(killed)),
+            oom: end.as_ref().is_some_and(|end| end.oom),
+            cancelled: true,
+            usage: end.as_ref().and_then(|end| end.figures.as_ref()?.usage),
+            figures: end.and_then(|end| end.figures?.tasks),
+        };
+        Self::let_go(held, news, &request);
     }
 
     /// Everything is news: whoever hears it knows nothing yet. Jobs whose tables are not in memory
@@ -277,6 +323,9 @@ impl Head {
         let Ok(slice) = slice::find(&self.spool, key.job, Some(key.attempt)) else {
             return Vec::new();
         };
+        if slice.launch.node_index != 0 {
+            return Vec::new();
+        }
         let mut jobs = self.jobs();
         let (held, _) = self.held(&mut jobs, &slice);
         let live = held.table.list(false);
@@ -306,18 +355,7 @@ impl Head {
             let Some(held) = held.get_mut(&key) else { return };
             // Somebody else has come back to it meanwhile.
             if held.askers.get(&step).is_none_or(|(of, _)| *of == ticket) {
-                let status = Some(ExitStatus { code: 0, signal: 9 });
-                Self::let_go(
-                    held,
-                    news,
-                    &CloseStepRequest {
-                        job: key.job,
-                        step,
-                        status,
-                        cancelled: true,
-                        ..CloseStepRequest::default()
-                    },
-                );
+                Self::abandon(held, news, step);
             }
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -2,18 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use futures::StreamExt as _;
 use muster_config::Tls;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use super::Steps;
+use super::wire::Wire;
 
-/// A silent asker is asked whether it lives, and after as long again given up: the step's shim
-/// then waits for it to come back.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Of all streams of one connection, in bytes: one whose reader is slow must not hold up the rest.
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
@@ -72,15 +70,14 @@ impl Port {
     /// # Errors
     /// A certificate that is none, a listener that breaks.
     pub async fn serve(self, steps: Steps) -> Result<(), ListenError> {
+        let accepted = TcpListenerStream::new(self.listener);
+        let incoming = accepted.map(|stream| stream.and_then(Wire::new));
         Server::builder()
             .tls_config(ServerTlsConfig::new().identity(self.identity))
             .map_err(ListenError::Tls)?
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .tcp_nodelay(true)
             .add_service(steps.server())
-            .serve_with_incoming(TcpListenerStream::new(self.listener))
+            .serve_with_incoming(incoming)
             .await
             .map_err(ListenError::Tls)
     }

@@ -4,7 +4,7 @@
 //!
 //! Serves only the job's user and root.
 //!
-//! - `caller`: who asks; `listen`: the way from other hosts
+//! - `caller`: who asks; `listen`: the way from other hosts; `wire`: when such a way is dead
 //! - `slice`: what the spool says of the job here
 //! - `place`: which tasks go where, pure; `table`: the steps of the jobs that begin here, pure;
 //!   `journal`: the table over the agent's end
@@ -22,10 +22,12 @@ pub mod place;
 mod service;
 mod slice;
 mod table;
+mod wire;
 
 use std::sync::Arc;
 
-use muster_proto::v1::Step;
+use muster_proto::agent::v1::StepsTold;
+use muster_proto::v1::PartEnd;
 use muster_proto::v1::steps_server::StepsServer;
 use muster_shim::StepLauncher;
 
@@ -74,8 +76,14 @@ impl Steps {
 
     /// The latest word of so many steps, at most. `None`: there is no news.
     #[must_use]
-    pub fn news(&self, most: usize) -> Option<Vec<Step>> {
+    pub fn news(&self, most: usize) -> Option<StepsTold> {
         self.0.head.news(most)
+    }
+
+    /// A step's part has ended here, and nobody was there to hear it.
+    pub fn orphan_ended(&self, key: Key, end: PartEnd) {
+        let head = self.0.head.clone();
+        tokio::task::spawn_blocking(move || head.orphan_ended(key, end));
     }
 
     /// A signal for every step of a job that begins here, by its asker; a step whose asker is away
@@ -90,8 +98,8 @@ impl Steps {
     }
 
     /// What could not be told stays news.
-    pub fn give_back(&self, steps: Vec<Step>) {
-        self.0.head.give_back(steps);
+    pub fn give_back(&self, told: StepsTold) {
+        self.0.head.give_back(told);
     }
 
     /// A new session has begun: the controller knows nothing yet.

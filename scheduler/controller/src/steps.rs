@@ -20,6 +20,8 @@ pub struct StepBook {
 struct Steps {
     attempt: u32,
     steps: BTreeMap<u32, v1::Step>,
+    /// What steps whose srun was killed used on other nodes than the job's first.
+    parts: HashMap<u32, Vec<v1::PartEnd>>,
 }
 
 impl StepBook {
@@ -47,12 +49,30 @@ impl StepBook {
         }
     }
 
+    /// Notes parts of steps that nobody was there to add up. One of a step that is not known is of
+    /// a job that is over.
+    pub fn note_parts(&self, parts: Vec<v1::PartEnd>) {
+        let mut book = self.open();
+        for part in parts {
+            let entry = book.get_mut(&JobId(part.job)).filter(|e| e.attempt == part.attempt);
+            if let Some(entry) = entry.filter(|entry| entry.steps.contains_key(&part.step)) {
+                entry.parts.entry(part.step).or_default().push(part);
+            }
+        }
+    }
+
     /// Steps of a job's attempt, by number.
     #[must_use]
     pub fn of(&self, job: JobId, attempt: u32) -> Vec<v1::Step> {
         let book = self.open();
-        let known = book.get(&job).filter(|known| known.attempt == attempt);
-        known.map(|known| known.steps.values().cloned().collect()).unwrap_or_default()
+        let Some(known) = book.get(&job).filter(|known| known.attempt == attempt) else {
+            return Vec::new();
+        };
+        let whole = |(number, step): (&u32, &v1::Step)| {
+            let parts = known.parts.get(number).map(Vec::as_slice).unwrap_or_default();
+            parts.iter().fold(step.clone(), with_part)
+        };
+        known.steps.iter().map(whole).collect()
     }
 
     /// Adds its steps to a row. Those of an attempt that has ended have ended with it.
@@ -73,6 +93,36 @@ impl StepBook {
     /// Forgets jobs that are in nobody's hands any more.
     pub fn keep(&self, wanted: impl Fn(&JobId) -> bool) {
         self.open().retain(|job, _| wanted(job));
+    }
+}
+
+/// A step with what one more node tells of it.
+fn with_part(mut step: v1::Step, part: &v1::PartEnd) -> v1::Step {
+    let used = part.figures.as_ref().and_then(|figures| figures.usage).unwrap_or_default();
+    let sum = step.usage.get_or_insert_default();
+    sum.user_cpu_ms += used.user_cpu_ms;
+    sum.system_cpu_ms += used.system_cpu_ms;
+    sum.max_rss_kib = sum.max_rss_kib.max(used.max_rss_kib);
+    if let Some(tasks) = part.figures.as_ref().and_then(|figures| figures.tasks.as_ref()) {
+        step.figures = Some(match step.figures.take() {
+            None => tasks.clone(),
+            Some(known) => joined(known, tasks),
+        });
+    }
+    step
+}
+
+fn joined(known: v1::TaskFigures, more: &v1::TaskFigures) -> v1::TaskFigures {
+    let (count, sum) = (known.tasks + more.tasks, known.sum_rss_kib + more.sum_rss_kib);
+    let largest = if more.max_rss_kib > known.max_rss_kib { more } else { &known };
+    let smallest = if more.min_cpu_ms < known.min_cpu_ms { more } else { &known };
+    v1::TaskFigures {
+        tasks: count,
+        sum_rss_kib: sum,
+        min_cpu_ms: smallest.min_cpu_ms,
+        min_cpu_node: smallest.min_cpu_node.clone(),
+        min_cpu_task: smallest.min_cpu_task,
+        ..largest.clone()
     }
 }
 
@@ -137,6 +187,46 @@ mod tests {
         book.note(vec![step(1, 5, v1::StepState::Completed)]);
         assert!(book.of(JobId(7), 1).is_empty());
         assert_eq!(book.of(JobId(7), 2).len(), 1);
+    }
+
+    #[test]
+    fn a_step_without_an_srun_is_the_sum_of_what_its_nodes_tell() {
+        let book = StepBook::default();
+        let usage = |cpu: u64| Some(v1::Usage { user_cpu_ms: cpu, ..v1::Usage::default() });
+        let tasks = |cpu: u64, rss: u64, rank: u32| v1::TaskFigures {
+            tasks: 1,
+            max_rss_kib: rss,
+            max_rss_task: rank,
+            min_cpu_ms: cpu,
+            min_cpu_task: rank,
+            sum_rss_kib: rss,
+            ..v1::TaskFigures::default()
+        };
+        let part = |step: u32| {
+            let figures = v1::PartFigures {
+                usage: usage(30),
+                tasks: Some(tasks(30, 50, 1)),
+                ..v1::PartFigures::default()
+            };
+            let figures = Some(figures);
+            v1::PartEnd { job: 7, attempt: 1, step, figures, ..v1::PartEnd::default() }
+        };
+        book.note_parts(vec![part(0)]);
+        assert!(book.jobs().is_empty(), "a part makes no job");
+        book.note(vec![step(1, 0, v1::StepState::Running)]);
+        book.note_parts(vec![part(0), part(9)]);
+        // The first node lets go later, with its own part.
+        let own = v1::Step {
+            usage: usage(20),
+            figures: Some(tasks(20, 10, 0)),
+            ..step(1, 0, v1::StepState::Cancelled)
+        };
+        book.note(vec![own]);
+        let whole = &book.of(JobId(7), 1)[0];
+        let figures = whole.figures.clone().unwrap();
+        assert_eq!(whole.usage.unwrap().user_cpu_ms, 50);
+        assert_eq!((figures.tasks, figures.sum_rss_kib), (2, 60));
+        assert_eq!((figures.max_rss_task, figures.min_cpu_task), (1, 0));
     }
 
     #[test]

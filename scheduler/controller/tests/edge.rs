@@ -519,7 +519,9 @@ async fn ten_thousand_steps_of_a_job_are_heard_and_commit_nothing() {
     let step = |step| v1::Step { job, attempt, step, ..Default::default() };
     for hundred in 0..100 {
         let steps = (hundred * 100..hundred * 100 + 100).map(step).collect();
-        agent.tell(agent::agent_message::Kind::Steps(agent::StepsTold { steps })).await;
+        agent
+            .tell(agent::agent_message::Kind::Steps(agent::StepsTold { steps, parts: Vec::new() }))
+            .await;
     }
     let heard = || world.controller.steps.of(id, attempt).last().map(|last| last.step);
     while heard() != Some(9_999) {

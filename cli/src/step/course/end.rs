@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::TaskSignal;
 use muster_proto::v1::step_input::Kind as Ask;
 use tokio::time::Instant;
@@ -17,9 +18,10 @@ const TWICE: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(75);
 
 /// SIGTERM now, SIGKILL when the grace is over.
-pub(super) fn terminate(grace: Duration) -> TaskSignal {
+pub(super) fn terminate(grace: Duration, cause: StopCause) -> TaskSignal {
     let kill_after_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-    TaskSignal { terminate: true, kill_after_ms, signal: 15, ..TaskSignal::default() }
+    let cause = cause.into();
+    TaskSignal { terminate: true, kill_after_ms, signal: 15, cause, ..TaskSignal::default() }
 }
 
 impl Course {
@@ -30,7 +32,7 @@ impl Course {
                 "Job step aborted: Waiting up to {seconds} seconds for job step to finish."
             ));
         }
-        self.ask_all(&Ask::Signal(terminate(grace))).await;
+        self.ask_all(&Ask::Signal(terminate(grace, self.cause))).await;
         self.give_up_at = self.give_up_at.or(Some(Instant::now() + grace + SLACK));
     }
 
@@ -91,7 +93,8 @@ impl Course {
 
     /// The next moment at which something is due.
     pub(in crate::step) fn deadline(&self) -> Option<Instant> {
-        [self.tell_at, self.wait_until, self.limit_at, self.give_up_at].into_iter().flatten().min()
+        let own = [self.tell_at, self.wait_until, self.limit_at, self.give_up_at];
+        own.into_iter().chain([self.notice_at()]).flatten().min()
     }
 
     /// Does what is due.
@@ -101,6 +104,7 @@ impl Course {
         if passed(self.tell_at) {
             self.tell();
         }
+        self.name_away();
         if passed(self.wait_until) {
             // Far off instead of unset: the first end is told once.
             self.wait_until = Some(now + Duration::from_secs(86_400 * 365));
@@ -117,6 +121,7 @@ impl Course {
             if !self.cancelled {
                 let text = format!("StepId={} exceeded its time limit", self.id());
                 exit::error("srun", &text);
+                self.cause = StopCause::TimeLimit;
             }
             self.cancelled = true;
             self.terminate(self.kill_wait).await;

@@ -1,6 +1,8 @@
 //! A stream to each node of the step: opened with its order, taken up again when it breaks, given
 //! up when nobody comes back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use muster_proto::v1::step_input::Kind as Ask;
 use muster_proto::v1::{AttachStep, Program, StepGrant, StepInput, Taken};
@@ -15,6 +17,9 @@ use super::{Course, Event, Node, Progress, QUEUE};
 use crate::exit;
 use crate::step::agents::{PATIENCE, PAUSE, is_passing};
 use crate::step::sinks::Of;
+
+/// A node that is away for longer is named: an agent that restarts is back before.
+const NOTICE: Duration = Duration::from_secs(2);
 
 impl Course {
     /// Sends each node its order.
@@ -48,6 +53,7 @@ impl Course {
                 stdin_taken: 0,
                 stdin_closed: false,
                 away_since: None,
+                away_told: false,
             });
             for task in &part.tasks {
                 for stream in [1, 2] {
@@ -126,6 +132,39 @@ impl Course {
         self.lose(at).await;
     }
 
+    /// A node has said something.
+    pub(super) fn answers(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.away_since = None;
+        if std::mem::take(&mut node.away_told) {
+            let text = format!("{} answers again", node.part.node);
+            self.say(&text);
+        }
+    }
+
+    /// When nodes that are away are to be named.
+    pub(super) fn notice_at(&self) -> Option<Instant> {
+        let untold = self.nodes.iter().filter(|node| !node.over && !node.away_told);
+        untold.filter_map(|node| node.away_since).min().map(|since| since + NOTICE)
+    }
+
+    /// Names the nodes that are away.
+    pub(super) fn name_away(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            let Some(since) = node.away_since.filter(|since| *since + NOTICE <= now) else {
+                continue;
+            };
+            if !node.over && !std::mem::replace(&mut node.away_told, true) {
+                let left = PATIENCE.saturating_sub(now - since).as_secs();
+                let text =
+                    format!("{} does not answer; waiting up to {left} seconds", node.part.node);
+                self.say(&text);
+            }
+        }
+    }
+
     /// Comes back to a node: with all that it may have missed.
     pub(super) async fn resume(&mut self, at: usize) {
         if self.nodes[at].over {
@@ -138,7 +177,7 @@ impl Course {
         };
         first.extend(self.stdin_again().filter(|_| !self.nodes[at].stdin_closed).map(Ask::Stdin));
         if self.terminating {
-            first.push(Ask::Signal(terminate(self.kill_wait)));
+            first.push(Ask::Signal(terminate(self.kill_wait, self.cause)));
         }
         let node = self.nodes[at].part.node.clone();
         self.nodes[at].ask = self.dial(at, &node, first);

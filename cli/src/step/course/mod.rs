@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::step_input::Kind as Ask;
 use muster_proto::v1::step_news::Kind as News;
 use muster_proto::v1::step_output::Kind as Said;
@@ -65,6 +66,8 @@ struct Node {
     stdin_taken: u64,
     stdin_closed: bool,
     away_since: Option<Instant>,
+    /// The user knows that it is away.
+    away_told: bool,
 }
 
 /// How far an output stream is, in bytes.
@@ -93,6 +96,8 @@ pub(in crate::step) struct Course {
     tally: Tally,
     exchange: Exchange,
     cancelled: bool,
+    /// Why srun itself ends the tasks, where there is more to say than that.
+    cause: StopCause,
     terminating: bool,
     tell_at: Option<Instant>,
     wait_until: Option<Instant>,
@@ -133,6 +138,7 @@ impl Course {
             tally: Tally::default(),
             exchange: Exchange::default(),
             cancelled: false,
+            cause: StopCause::None,
             terminating: false,
             tell_at: None,
             wait_until: None,
@@ -194,7 +200,7 @@ impl Course {
     }
 
     async fn said(&mut self, at: usize, message: StepOutput) {
-        self.nodes[at].away_since = None;
+        self.answers(at);
         self.nodes[at].order = None;
         match message.kind {
             Some(Said::Started(started)) if self.wish.verbose => {

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_proto::shim::v1::{ShimRecord, StepOrder, StepShim};
+use muster_proto::shim::v1::{ShimRecord, StepOrder, StepShim, StopCause};
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{Look, PartFigures, StepInput, StepOutput, TaskSignal, step_input};
 use prost::Message;
@@ -144,8 +144,19 @@ pub fn group_name(step: u32) -> String {
 
 /// Ends the tasks of every step of a slice at once: the job is over here. Where control groups hold
 /// them they are gone already; elsewhere their shims know them by descent.
-pub fn end_steps(spool: &Path, job: u32, attempt: u32) {
-    let signal = TaskSignal { terminate: true, signal: libc::SIGKILL, ..TaskSignal::default() };
+pub fn end_steps(spool: &Path, job: u32, attempt: u32, cause: StopCause) {
+    let signal = TaskSignal {
+        terminate: true,
+        signal: libc::SIGKILL,
+        cause: cause.into(),
+        ..TaskSignal::default()
+    };
+    tell_steps(spool, job, attempt, None, signal);
+}
+
+/// The slice is about to be stopped for this cause, which its steps' users are to read.
+pub(crate) fn announce_stop(spool: &Path, job: u32, attempt: u32, cause: StopCause) {
+    let signal = TaskSignal { announce: true, cause: cause.into(), ..TaskSignal::default() };
     tell_steps(spool, job, attempt, None, signal);
 }
 

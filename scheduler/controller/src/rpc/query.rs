@@ -364,9 +364,11 @@ impl v1::query_server::Query for Service {
         });
         let jobs = rows.await?.into_iter().map(|job| {
             let (usage, pids) = self.usage.of(JobId(job.id)).unwrap_or_default();
-            let shown = match job.array_task {
-                Some(task) => format!("{}_{task}", job.array_id),
-                None => job.id.to_string(),
+            let het = job.spec.as_ref().and_then(|spec| spec.het);
+            let shown = match (job.array_task, het) {
+                (Some(task), _) => format!("{}_{task}", job.array_id),
+                (None, Some(part)) => format!("{}+{}", job.id - part.index, part.index),
+                (None, None) => job.id.to_string(),
             };
             let (nodes, tasks) = (job.nodes, job.task_count);
             v1::JobUsage { job: job.id, shown, nodes, usage: Some(usage), tasks, pids }

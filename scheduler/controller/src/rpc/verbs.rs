@@ -217,11 +217,15 @@ fn running(
             None => {
                 let job = state.jobs.get(id);
                 let known = state.find(*id).is_some();
-                vec![job.ok_or(if known {
+                let job = job.ok_or(if known {
                     Rejection::NotRunning(*id)
                 } else {
                     Rejection::UnknownJob(*id)
-                })?]
+                })?;
+                // The number of a heterogeneous job means all of its components.
+                let leads = job.spec.het.is_some_and(|part| part.index == 0);
+                let mates = state.mates_of(job).filter(|_| leads);
+                std::iter::once(job).chain(mates).collect()
             }
         },
         Target::Tasks(id, tasks) => {

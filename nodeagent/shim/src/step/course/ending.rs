@@ -4,14 +4,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use muster_proto::v1::NodeOver;
+use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::step_output::Kind as Said;
+use muster_proto::v1::{ExitStatus, NodeOver, PartEnd, PartFigures};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Course;
-use crate::lines;
 use crate::slice::{chain, now_ms};
 use crate::step::streams::Stream;
+use crate::{NoticeKind, lines, notice};
 
 /// An asker who is away longer than this does not come back: the tasks end. An agent that restarts
 /// takes a second or two.
@@ -22,15 +23,14 @@ const UNKILLABLE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Course<'_> {
-    /// Says so, once for the step, and begins the end.
-    pub(super) fn cancel(&mut self, grace: Duration) {
+    /// Says, once for the step, that and why it is stopped.
+    pub(super) fn announce(&mut self, cause: StopCause) {
         let first = self.start.part.as_ref().is_some_and(|part| part.index == 0);
-        if first && self.kill_at.is_none() && self.give_up_at.is_none() {
-            let line =
-                lines::step_stopped(self.start.job, self.start.step, &self.order.node, now_ms());
+        if first && self.last.is_none() && !std::mem::replace(&mut self.announced, true) {
+            let id = format!("{}.{}", self.start.job, self.start.step);
+            let line = lines::step_stopped(&id, &self.order.node, cause, now_ms());
             self.tell(&Said::Note(line));
         }
-        self.terminate(grace);
     }
 
     pub(super) fn terminate(&mut self, grace: Duration) {
@@ -113,6 +113,7 @@ impl Course<'_> {
     }
 
     fn finish(&mut self, unkillable: u32) {
+        let tasks = self.figures().tasks;
         let (usage, counted) = self.meter.end(&self.containment);
         let own = self.containment.group().is_some();
         let oom_kills = if own { counted.oom_kills.saturating_sub(self.oom_kills) } else { 0 };
@@ -131,8 +132,36 @@ impl Course<'_> {
             eprintln!("muster shim: {}", chain(&e));
         }
         self.last = Some(last);
+        let (job, step) = (self.start.job, self.start.step);
+        let figures = PartFigures { usage: Some(usage), tasks, ..PartFigures::default() };
+        self.end = Some(PartEnd {
+            job,
+            attempt: self.start.attempt,
+            step,
+            figures: Some(figures),
+            status: Some(self.worst()),
+            oom: oom_kills > 0,
+        });
         self.give_up_at = None;
         self.tell(&Said::Over(last));
+    }
+
+    /// The highest end of the tasks here; a signal outranks codes.
+    fn worst(&self) -> ExitStatus {
+        let ends = || self.tasks.iter().filter_map(|task| task.exit?.status);
+        let signal = ends().map(|status| status.signal).max().unwrap_or(0);
+        let code = ends().map(|status| status.code).max().unwrap_or(0);
+        ExitStatus { code: if signal > 0 { 0 } else { code }, signal }
+    }
+
+    /// Nobody was there to hear how it went: the agent is.
+    pub(super) fn report_orphan(self) {
+        let Some(end) = self.end.filter(|_| !self.over) else { return };
+        let (job, attempt) = (end.job, end.attempt);
+        let told = notice::send(&self.host.spool, job, attempt, NoticeKind::StepEnded(end));
+        if let Err(fault) = told {
+            eprintln!("muster shim: tell the end of step {job}.{}: {fault}", self.start.step);
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {

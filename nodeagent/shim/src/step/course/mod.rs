@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use muster_cgroup::Group;
 use muster_proto::shim::v1::StepOrder;
-use muster_proto::v1::{NodeOver, StartStep};
+use muster_proto::v1::{NodeOver, PartEnd, StartStep};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -66,10 +66,13 @@ pub(super) struct Course<'a> {
     lonely_since: Option<Instant>,
     /// Nobody will ask for output any more.
     discard: bool,
+    /// The user knows that it was stopped.
+    announced: bool,
     /// The asker has said good-bye.
     over: bool,
-    /// The last word, once no task is left.
+    /// The last word, once no task is left, and what the agent is told where nobody hears that.
     last: Option<NodeOver>,
+    end: Option<PartEnd>,
     /// When the group, of which no child is left, is looked at again.
     look_at: Option<Instant>,
     sampling: Option<Sampling>,
@@ -121,8 +124,10 @@ impl<'a> Course<'a> {
             give_up_at: None,
             lonely_since: None,
             discard: false,
+            announced: false,
             over: false,
             last: None,
+            end: None,
             look_at: None,
             sampling: sampling.flatten(),
             buffer: Vec::new(),
@@ -140,7 +145,7 @@ impl<'a> Course<'a> {
             self.clients.iter_mut().for_each(Client::write);
             self.lose_clients();
             if self.is_done() {
-                return;
+                return self.report_orphan();
             }
             self.wait(children);
         }

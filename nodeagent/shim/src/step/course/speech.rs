@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{AttachStep, TaskData, TaskSignal, TasksStarted, WindowSize, step_input};
 
@@ -44,6 +45,8 @@ impl Course<'_> {
                 && let Ok(client) = Client::new(stream, false)
             {
                 self.clients.push(client);
+                // What is said already counts before the ends of tasks that follow from it.
+                self.hear(self.clients.len() - 1);
             }
         }
     }
@@ -119,13 +122,13 @@ impl Course<'_> {
     }
 
     fn signal(&mut self, wish: &TaskSignal) {
+        if wish.terminate || wish.announce {
+            self.announce(StopCause::try_from(wish.cause).unwrap_or_default());
+        }
         if wish.terminate {
-            let grace = Duration::from_millis(wish.kill_after_ms.into());
-            // Without an asker the job itself is over, and has said so.
-            match self.asker() {
-                Some(_) => self.cancel(grace),
-                None => self.terminate(grace),
-            }
+            return self.terminate(Duration::from_millis(wish.kill_after_ms.into()));
+        }
+        if wish.announce {
             return;
         }
         if wish.tasks.is_empty() {
