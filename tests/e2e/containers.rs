@@ -96,6 +96,53 @@ fn tasks_of_two_nodes_see_the_image_and_what_was_mounted_and_nothing_else() {
 }
 
 #[test]
+fn a_squashfs_image_is_unpacked_once_and_nobody_writes_to_it() {
+    if !root("tasks of another user") {
+        return;
+    }
+    let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4"]);
+    let Some(tree) = tiny_root(&cluster) else { return };
+    for folder in ["tmp", "data"] {
+        fs::create_dir(tree.join(folder)).unwrap();
+        chown(tree.join(folder).as_path(), Some(STRANGER), Some(STRANGER)).unwrap();
+    }
+    let image = cluster.work().join("image.sqsh");
+    let mut pack = Command::new("mksquashfs");
+    pack.arg(&tree).arg(&image).arg("-quiet");
+    if !pack.output().is_ok_and(|out| out.status.success()) {
+        println!("skipped: there is no mksquashfs (squashfs-tools)");
+        return;
+    }
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o644)).unwrap();
+    let tmp = cluster.work().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    chown(&tmp, Some(STRANGER), Some(STRANGER)).unwrap();
+    let export = format!("--export=ALL,TMPDIR={}", tmp.display());
+    let of_image = format!("--container-image={}", image.display());
+    let mounts = format!("--container-mounts={}:/made/here", cluster.work().display());
+    let look = "cat /mark; touch /mark2 2>/dev/null && echo written; touch /tmp/x && echo scratch; \
+                ls -d /made/here; ls -d /usr 2>/dev/null; true";
+    let line = ["srun", "-n4", &export, &of_image, &mounts, "--no-container-mount-home"];
+    let run = || cluster.run_as(STRANGER, &[&line[..], &["sh", "-c", look]].concat());
+    for _ in 0..2 {
+        let said = run();
+        assert_eq!(said.code, 0, "{said:?}");
+        for word in ["inside", "scratch", "/made/here"] {
+            assert_eq!(said.out.lines().filter(|l| *l == word).count(), 4, "{word}: {said:?}");
+        }
+        assert!(!said.out.contains("written") && !said.out.contains("/usr"), "{said:?}");
+    }
+    let store = tmp.join(format!("muster-images-{STRANGER}"));
+    let unpacked: Vec<_> =
+        fs::read_dir(&store).unwrap().flatten().filter(|e| e.path().is_dir()).collect();
+    assert_eq!(unpacked.len(), 1, "{unpacked:?}");
+    fs::write(&image, "hsqs, and then nothing that it should be").unwrap();
+    let said = run();
+    assert!(said.code != 0 && said.err.contains("unsquashfs: "), "{said:?}");
+    assert!(said.err.contains("image.sqsh"), "{said:?}");
+}
+
+#[test]
 fn what_is_no_container_is_named() {
     let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=2"]);
     for (words, text) in [

@@ -159,6 +159,10 @@ fn quick(common: &Common<'_>, mpi: &Mpi, local: usize, ends: &Ends) -> Option<Ca
     if ends.terminal || mpi.keeps() || told || !in_group {
         return None;
     }
+    // Its command line is found by a look at the user's files: as the user, and not from here.
+    if start.container.is_some() {
+        return None;
+    }
     let cpus = common.order.bind.then(|| cpus::of_task(start, local)).flatten();
     let cpus = cpus.map(|cpus| cpus::bits(&cpus));
     let way = Way {

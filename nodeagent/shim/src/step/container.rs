@@ -4,38 +4,61 @@
 //! user's is looked at as root.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use muster_proto::shim::v1::StepOrder;
 use muster_proto::v1::{Container, StartStep};
 
+use super::image::{self, Root};
+
 /// Where the runtime is looked for: the node's own, whatever the job's PATH says.
 const PLACES: [&str; 3] = ["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
-/// How a squashfs file begins.
-const SQUASHFS: &[u8] = b"hsqs";
 /// Devices of the GPUs' driver that belong to no GPU.
 const DRIVER: [&str; 4] =
     ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
 /// Files of the node by which names are resolved, where the root has a place for them.
 const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
+/// What a root that many share has of its own for each task.
+const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
+
+/// Of the task's environment.
+pub(super) struct Around<'a> {
+    pub(super) home: Option<&'a str>,
+    pub(super) tmp: &'a str,
+}
+
 /// The runtime and its words, to be followed by the command.
 pub(super) fn words(
     order: &StepOrder,
     start: &StartStep,
     container: &Container,
-    home: Option<&str>,
+    around: &Around<'_>,
 ) -> Result<Vec<String>, String> {
     let runtime = PLACES.iter().find(|path| Path::new(path).exists()).ok_or_else(|| {
         format!("node {} has no container runtime: install bubblewrap there", order.node)
     })?;
-    let root = root(Path::new(&container.image))?;
+    let Root { path: root, shared } =
+        image::root(Path::new(&container.image), &order.node, Path::new(around.tmp))?;
+    let kept = |home: &&str| container.mount_home && *home != "/" && Path::new(home).is_dir();
+    let home = around.home.filter(kept);
+    if shared {
+        let own = home.map(|home| (home, home));
+        let mounts = container.mounts.iter().map(|m| (m.source.as_str(), m.target.as_str()));
+        for (source, target) in own.into_iter().chain(mounts) {
+            image::make_place(&root, target, Path::new(source).is_dir())
+                .map_err(|e| format!("container image {}: {target}: {e}", container.image))?;
+        }
+    }
     let mut words = vec![(*runtime).to_owned()];
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
-    let kind = if container.read_only { "--ro-bind" } else { "--bind" };
+    let kind = if container.read_only || shared { "--ro-bind" } else { "--bind" };
     add(&[kind, &root.to_string_lossy(), "/", "--dev", "/dev", "--proc", "/proc"]);
     if root.join("sys").is_dir() {
         add(&["--ro-bind", "/sys", "/sys"]);
+    }
+    for dir in SCRATCH.iter().filter(|dir| shared && root.join(&dir[1..]).is_dir()) {
+        add(&["--tmpfs", dir]);
     }
     for name in NAMES {
         if root.join(&name[1..]).is_file() {
@@ -45,9 +68,7 @@ pub(super) fn words(
     for device in devices(order, start, Path::new("/dev")) {
         add(&["--dev-bind-try", &device, &device]);
     }
-    if let Some(home) =
-        home.filter(|home| container.mount_home && *home != "/" && Path::new(home).is_dir())
-    {
+    if let Some(home) = home {
         add(&["--bind", home, home]);
     }
     for mount in &container.mounts {
@@ -59,7 +80,7 @@ pub(super) fn words(
         let under = |place: &str| Path::new(dir).starts_with(place);
         root.join(dir.trim_start_matches('/')).is_dir()
             || container.mounts.iter().any(|mount| under(&mount.target))
-            || home.is_some_and(|home| container.mount_home && under(home))
+            || home.is_some_and(under)
     };
     let workdir = match container.workdir.as_str() {
         "" if inside(&start.workdir) => start.workdir.as_str(),
@@ -68,25 +89,6 @@ pub(super) fn words(
     };
     add(&["--chdir", workdir, "--"]);
     Ok(words)
-}
-
-/// The root file system of an image: a directory, or an OCI bundle's.
-fn root(image: &Path) -> Result<PathBuf, String> {
-    let shown = image.display();
-    let about = fs::metadata(image).map_err(|e| format!("container image {shown}: {e}"))?;
-    if about.is_dir() {
-        let bundle = image.join("config.json").is_file() && image.join("rootfs").is_dir();
-        return Ok(if bundle { image.join("rootfs") } else { image.to_owned() });
-    }
-    let mut head = [0u8; 4];
-    let read = fs::File::open(image).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
-    match read {
-        Ok(4) if head == SQUASHFS => Err(format!(
-            "container image {shown} is a squashfs file: unpack it (unsquashfs -d DIR {shown}) and \
-             give the directory"
-        )),
-        _ => Err(format!("container image {shown} is no directory and no OCI bundle")),
-    }
 }
 
 /// The GPUs' devices that the step has.
@@ -117,19 +119,6 @@ fn devices(order: &StepOrder, start: &StartStep, dev: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use muster_proto::v1::{GresKind, GresMask, NodePart};
-
-    #[test]
-    fn a_bundle_is_its_root_and_other_images_are_named_with_what_to_do() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = place.path();
-        assert_eq!(root(dir).unwrap(), dir);
-        fs::create_dir(dir.join("rootfs")).unwrap();
-        fs::write(dir.join("config.json"), "{}").unwrap();
-        assert_eq!(root(dir).unwrap(), dir.join("rootfs"));
-        fs::write(dir.join("a.sqsh"), "hsqs....").unwrap();
-        assert!(root(&dir.join("a.sqsh")).unwrap_err().contains("unsquashfs -d DIR"));
-        assert!(root(&dir.join("none")).unwrap_err().contains("No such file"));
-    }
 
     #[test]
     fn the_devices_of_granted_gpus_alone_are_there() {

@@ -7,8 +7,9 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, getpid};
 
 use super::child::{Common, Refusal};
+use super::container::{self, Around};
 use super::mpi::Mpi;
-use super::{container, gpus, variables};
+use super::{gpus, variables};
 use crate::quick::TASK_PID;
 
 /// Where programs are looked for when the environment does not say.
@@ -33,9 +34,13 @@ pub(super) fn program(common: &Common<'_>, mpi: &Mpi, local: usize) -> Result<Pr
     env.extend(mpi.environment(local));
     let mut line = program.argv.clone();
     if let Some(wish) = &start.container {
-        let home = env.iter().find_map(|pair| pair.strip_prefix(b"HOME="));
-        let home = home.and_then(|home| std::str::from_utf8(home).ok());
-        let words = container::words(common.order, start, wish, home);
+        let text = |name: &[u8]| {
+            let value = env.iter().find_map(|pair| pair.strip_prefix(name))?;
+            std::str::from_utf8(value).ok()
+        };
+        let (home, tmp) = (text(b"HOME="), text(b"TMPDIR="));
+        let tmp = tmp.filter(|dir| dir.starts_with('/')).unwrap_or("/tmp");
+        let words = container::words(common.order, start, wish, &Around { home, tmp });
         drop(line.splice(0..0, words.map_err(|text| Refusal::of(1, text))?));
     }
     Ok(Program { line, env })
