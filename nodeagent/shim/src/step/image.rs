@@ -80,13 +80,18 @@ fn unpacked(
         .custom_flags(libc::O_NOFOLLOW)
         .open(store.join(format!("{name}.lock")))
         .map_err(of_store)?;
-    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| of_store(e.into()))?;
+    // Shared while it is used, so that nobody waits for the end of another's task.
+    let lock = Flock::lock(lock, FlockArg::LockShared).map_err(|(_, e)| of_store(e.into()))?;
     lock.set_modified(SystemTime::now()).map_err(of_store)?;
     if !place.is_dir() {
-        make_room(&store, &name);
-        unpack(image, tool, &store.join(format!("{name}.part")), &place)?;
+        lock.relock(FlockArg::LockExclusive).map_err(|e| of_store(e.into()))?;
+        // Another may have been first.
+        if !place.is_dir() {
+            make_room(&store, &name);
+            unpack(image, tool, &store.join(format!("{name}.part")), &place)?;
+        }
+        lock.relock(FlockArg::LockShared).map_err(|e| of_store(e.into()))?;
     }
-    lock.relock(FlockArg::LockShared).map_err(|e| of_store(e.into()))?;
     // Held as long as the task and what it starts: so it is known to be in use.
     fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| of_store(e.into()))?;
     std::mem::forget(lock);
@@ -157,7 +162,11 @@ pub(super) fn make_place(root: &Path, target: &str, directory: bool) -> io::Resu
             // A link leads where only the runtime knows.
             Ok(_) => return Ok(()),
             Err(_) if number + 1 == parts.len() && !directory => drop(File::create(&at)?),
-            Err(_) => fs::create_dir(&at)?,
+            Err(_) => match fs::create_dir(&at) {
+                // Another task was first.
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            },
         }
     }
     Ok(())
@@ -184,8 +193,7 @@ mod tests {
     /// A stand-in for unsquashfs that writes a line into a count for each image that it unpacks.
     fn tool(dir: &Path, line: &str) -> PathBuf {
         let path = dir.join("unpack");
-        let text =
-            format!("#!/bin/sh\nexec 2>&1 >/dev/null\necho x >> {}/count\n{line}\n", dir.display());
+        let text = format!("#!/bin/sh\necho x >> {}/count\n{line}\n", dir.display());
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         path
