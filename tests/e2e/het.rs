@@ -74,6 +74,13 @@ fn components_wait_start_and_are_cancelled_together() {
     cluster.crash("controller");
     cluster.up(&[]);
     assert_eq!(squeue(), "2+0 R None\n2+1 R None");
+    // The number of another job is no component of the one before it.
+    let said = cluster.run(&["scancel", "1+1"]);
+    let text = "scancel: error: Kill job error on job id 1+1: Invalid job id specified\n";
+    assert_eq!((said.code, said.err.as_str()), (1, text));
+    assert_eq!(cluster.ok(&["squeue", "-h", "-j", "1+1"]), "");
+    assert_eq!(squeue(), "2+0 R None\n2+1 R None");
+    assert_eq!(cluster.ok(&["squeue", "-h", "-o", "%i", "-j", "2+0"]), "2+0");
     cluster.ok(&["scancel", "2+1"]);
     let rows = cluster.ended(2);
     assert!(rows.len() == 2 && rows.iter().all(|row| row.state() == "CANCELLED"), "{rows:?}");

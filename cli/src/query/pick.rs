@@ -10,6 +10,8 @@ use super::surroundings::Surroundings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pick {
     pub(crate) job: u32,
+    /// The job that it is named as a component of.
+    pub(crate) leader: Option<u32>,
     /// Tasks of an array; all when unset.
     pub(crate) tasks: Option<IndexSet>,
     /// A step's name; all and the job itself when unset.
@@ -40,14 +42,17 @@ impl Pick {
             None => (id, None),
         };
         let (id, place) = match id.split_once('+') {
-            Some((id, place)) if tasks.is_none() => (id, place.parse::<u32>().map_err(|_| bad())?),
+            Some((id, place)) if tasks.is_none() => {
+                (id, Some(place.parse::<u32>().map_err(|_| bad())?))
+            }
             Some(_) => return Err(bad()),
-            None => (id, 0),
+            None => (id, None),
         };
         let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
         let job = plain.then(|| id.parse::<u32>().ok()).flatten().filter(|id| *id > 0);
-        let job = job.and_then(|id| id.checked_add(place));
-        Ok(Pick { job: job.ok_or_else(bad)?, tasks, step })
+        let leader = job.filter(|_| place.is_some());
+        let job = job.and_then(|id| id.checked_add(place.unwrap_or(0)));
+        Ok(Pick { job: job.ok_or_else(bad)?, leader, tasks, step })
     }
 
     /// Reads ids between commas; those inside brackets separate indices.
@@ -80,14 +85,31 @@ impl Pick {
         JobRef { job: self.job, tasks }
     }
 
+    /// As it was written, without a step.
+    pub(crate) fn text(&self) -> String {
+        match (self.leader, &self.tasks) {
+            (Some(leader), _) => format!("{leader}+{}", self.job - leader),
+            (None, Some(tasks)) => format!("{}_[{tasks}]", self.job),
+            (None, None) => self.job.to_string(),
+        }
+    }
+
+    /// Whether a job of this number can be meant: `12+1` is a component of job 12 and no other job
+    /// that happens to be the thirteenth.
+    pub(crate) fn may_be(&self, job: &Job) -> bool {
+        let leads = || super::shown::het(job).map(|(leader, _)| leader);
+        self.leader.is_none_or(|leader| leads() == Some(leader))
+    }
+
     /// Whether it names this job, or a task of its rest that has not started.
     pub(crate) fn names(&self, job: &Job) -> bool {
         if self.tasks.is_none() && job.id == self.job {
-            return true;
+            return self.may_be(job);
         }
         // The number of a heterogeneous job names all its components.
         let het = super::shown::het(job);
-        if self.tasks.is_none() && het.is_some_and(|(leader, _)| leader == self.job) {
+        let whole = self.tasks.is_none() && self.leader.is_none();
+        if whole && het.is_some_and(|(leader, _)| leader == self.job) {
             return true;
         }
         // A task's own number before it starts: the controller, which knows the numbering,
@@ -169,7 +191,26 @@ mod tests {
         check("12_4,13", &[(12, "4", None), (13, "", None)]);
         check("12_[1-3,7],9.batch", &[(12, "1-3,7", None), (9, "", Some("batch"))]);
         check("12_4.0", &[(12, "4", Some("0"))]);
+        check("12+1.0", &[(13, "", Some("0"))]);
         check("5,5,", &[(5, "", None), (5, "", None)]);
+    }
+
+    #[test]
+    fn a_component_is_one_of_the_job_it_is_named_after() {
+        let pick = |text: &str| Pick::parse(text).unwrap();
+        let part = |index| muster_proto::v1::HetPart { index, count: 2 };
+        let of = |id, index| {
+            let spec = muster_proto::v1::JobSpec { het: Some(part(index)), ..Default::default() };
+            Job { id, spec: Some(spec), ..Job::default() }
+        };
+        let (lead, second) = (of(12, 0), of(13, 1));
+        let other = Job { id: 13, ..Job::default() };
+        let named = |text: &str| [&lead, &second, &other].map(|job| pick(text).names(job));
+        assert_eq!(named("12"), [true, true, false]);
+        assert_eq!(named("12+0"), [true, false, false]);
+        assert_eq!(named("12+1"), [false, true, false]);
+        assert_eq!(named("13"), [false, true, true]);
+        assert_eq!(pick("12+1").text(), "12+1");
     }
 
     #[test]

@@ -71,6 +71,8 @@ usage: scancel [OPTIONS] [JOB[_TASK]...]
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Order {
     request: v1::CancelRequest,
+    /// Of the jobs in it those that are named as components of others.
+    components: Vec<Pick>,
     interactive: bool,
     verbose: bool,
     quiet: bool,
@@ -144,10 +146,12 @@ fn order(parsed: &Parsed, here: &Surroundings) -> Result<Order, String> {
             .or_else(|| here.variable(&variable(id)).map(str::to_owned))
     };
     let list = |id: &str| value(id).map(|text| words(&text)).unwrap_or_default();
-    let mut jobs = Vec::new();
+    let mut picks = Vec::new();
     for operand in &parsed.operands {
-        jobs.extend(references(operand)?);
+        picks.extend(references(operand)?);
     }
+    let jobs: Vec<v1::JobRef> = picks.iter().map(Pick::reference).collect();
+    picks.retain(|pick| pick.leader.is_some());
     let filter = v1::JobFilter {
         users: users(parsed, value("user"), here)?,
         names: list("name"),
@@ -174,6 +178,7 @@ fn order(parsed: &Parsed, here: &Surroundings) -> Result<Order, String> {
             batch_only: set("batch"),
             full: set("full"),
         },
+        components: picks,
         interactive: set("interactive"),
         verbose: set("verbose"),
         quiet: parsed.has("quiet"),
@@ -185,7 +190,7 @@ fn variable(id: &str) -> String {
 }
 
 /// `12`, `12_4`, `12_[1-5]`, `12_*`, `12+1`, `12,13`.
-fn references(text: &str) -> Result<Vec<v1::JobRef>, String> {
+fn references(text: &str) -> Result<Vec<Pick>, String> {
     if let Some(id) = text.strip_suffix("_*") {
         return references(id);
     }
@@ -200,7 +205,7 @@ fn references(text: &str) -> Result<Vec<v1::JobRef>, String> {
     if picks.is_empty() {
         return Err(format!("Invalid job id {text}"));
     }
-    Ok(picks.iter().map(Pick::reference).collect())
+    Ok(picks)
 }
 
 fn users(
@@ -246,17 +251,29 @@ fn nodes(text: Option<String>) -> Result<Vec<String>, String> {
 }
 
 fn carry_out(client: &mut Client, mut order: Order) -> Result<i32, CallError> {
+    let mut code = exit::OK;
+    for pick in std::mem::take(&mut order.components) {
+        if is_another(client, &pick)? {
+            let text =
+                format!("Kill job error on job id {}: Invalid job id specified", pick.text());
+            exit::error(PROGRAM, &text);
+            code = exit::FAILED;
+            order.request.jobs.retain(|named| named.job != pick.job);
+        }
+    }
+    if code != exit::OK && order.request.jobs.is_empty() {
+        return Ok(code);
+    }
     if order.interactive {
         order.request.jobs = confirmed(client, &order.request)?;
         order.request.filter = None;
         if order.request.jobs.is_empty() {
-            return Ok(exit::OK);
+            return Ok(code);
         }
     }
     let request = order.request.clone();
     let reply = client
         .call(async |mut api| api.jobs.cancel(request.clone()).await.map(Response::into_inner))?;
-    let mut code = exit::OK;
     for result in &reply.results {
         let (text, failed) = line(result, &order);
         code = if failed { exit::FAILED } else { code };
@@ -267,6 +284,21 @@ fn carry_out(client: &mut Client, mut order: Order) -> Result<i32, CallError> {
         }
     }
     Ok(code)
+}
+
+/// Whether the number belongs to a job that is no component of the one it is named after. One that
+/// nobody knows is the controller's to refuse.
+fn is_another(client: &mut Client, pick: &Pick) -> Result<bool, CallError> {
+    let request = v1::ListJobsRequest {
+        jobs: vec![pick.reference()],
+        all_states: true,
+        ..v1::ListJobsRequest::default()
+    };
+    match super::list_jobs(client, &request) {
+        Ok(found) => Ok(found.iter().any(|job| job.id == pick.job && !pick.may_be(job))),
+        Err(CallError::Refused(_)) => Ok(false),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// What is said about one job, and whether it is a failure.
