@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Launch = 1,
     Shim = 2,
     Exit = 3,
+    /// A former slice's end was written into this very file: its entry in the directory is durable.
+    Kept = 4,
 }
 
 /// An open file of records.
@@ -164,7 +166,20 @@ impl SliceFile {
     pub(crate) fn write_exit(&mut self, record: &ExitRecord) -> Result<(), SpoolError> {
         self.append(Kind::Exit, &record.encode_to_vec())?;
         self.file.sync_data().map_err(fail("sync", &self.dir.records_path()))?;
-        sync_dir(self.dir.path())
+        match self.has(Kind::Kept) {
+            true => Ok(()),
+            false => sync_dir(self.dir.path()),
+        }
+    }
+
+    /// Whether its slice's end is in it, and so durable.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has(Kind::Exit)
+    }
+
+    /// Notes that a former slice's end was in it.
+    pub(crate) fn note_kept(&mut self) -> Result<(), SpoolError> {
+        self.append(Kind::Kept, &[])
     }
 
     fn locked<T>(

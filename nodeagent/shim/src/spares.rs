@@ -6,9 +6,9 @@
 //! A directory is filled before it gets its slice's name, so that whoever finds the name finds the
 //! launch. What its former slice left in it is of another number and no record of the new one (see
 //! `frames`). Neither the renaming nor the clearing is synced: after a power cut the records of an
-//! ended slice may be found here, or those of one that was forgotten at its old place. The first
-//! are moved where they belong, so that an end that was told is found; the second are forgotten
-//! again, as any slice that comes back.
+//! ended slice may be found here or under a former slice's name, or those of one that was forgotten
+//! at its old place. The first are moved where they belong, so that an end that was made durable is
+//! found; the others are forgotten again, as any slice that comes back.
 
 use std::fs;
 use std::io;
@@ -48,13 +48,12 @@ impl Spares {
         let dir = spare(spool);
         for entry in fs::read_dir(&dir).map_err(fail("list", &dir))? {
             let found = SliceDir::at(entry.map_err(fail("list", &dir))?.path());
-            let slice = frames::slice_in(&found).map(|(job, attempt)| {
-                let place = SliceDir::of(spool, job, attempt);
-                (place.path().exists(), place)
-            });
-            match slice {
-                Some((false, place)) => rename(&found, &place)?,
-                Some((true, _)) | None => found.remove()?,
+            put_in_place(spool, &found, frames::slice_in(&found))?;
+        }
+        for (job, attempt, found) in SliceDir::list(spool)? {
+            match frames::slice_in(&found) {
+                Some(slice) if slice != (job, attempt) => put_in_place(spool, &found, Some(slice))?,
+                _ => {}
             }
         }
         Ok(Self { dir, state: Mutex::default() })
@@ -92,9 +91,8 @@ impl Spares {
         if !ended || !is_plain(dir) {
             return dir.remove();
         }
-        let Some(mut file) = SliceFile::open(dir)?.filter(|file| file.length() <= LONGEST) else {
-            return dir.remove();
-        };
+        let fits = |file: &SliceFile| file.has_ended() && file.length() <= LONGEST;
+        let Some(mut file) = SliceFile::open(dir)?.filter(fits) else { return dir.remove() };
         let number = {
             let mut state = self.state();
             if state.free.len() >= KEPT {
@@ -119,6 +117,19 @@ impl Spares {
     }
 }
 
+/// Moves a directory to where its slice is looked for; removes one of no slice, or of one that is
+/// there already.
+fn put_in_place(
+    spool: &std::path::Path,
+    found: &SliceDir,
+    slice: Option<(u32, u32)>,
+) -> Result<(), SpoolError> {
+    match slice.map(|(job, attempt)| SliceDir::of(spool, job, attempt)) {
+        Some(place) if !place.path().exists() => rename(found, &place),
+        Some(_) | None => found.remove(),
+    }
+}
+
 /// Makes a kept directory that of a launch, but for its name.
 fn fill(kept: &SliceDir, launch: &Launch, like: Option<&SliceDir>) -> Result<(), SpoolError> {
     let script = kept.script_path();
@@ -129,7 +140,9 @@ fn fill(kept: &SliceDir, launch: &Launch, like: Option<&SliceDir>) -> Result<(),
         kept.write_script(launch, like)?;
     }
     let slice = (launch.job, launch.attempt);
-    SliceFile::create_for(kept, slice)?.write_launch(&slim(launch))
+    let mut file = SliceFile::create_for(kept, slice)?;
+    file.write_launch(&slim(launch))?;
+    file.note_kept()
 }
 
 fn remove_file(path: &std::path::Path) -> Result<(), SpoolError> {

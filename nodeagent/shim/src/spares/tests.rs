@@ -131,9 +131,11 @@ fn what_is_not_surely_done_with_or_not_plain_is_removed() {
     let long = Launch { environment: vec![b'x'; LONGEST].into(), ..launch(3, "#!/bin/sh\n") };
     let long = world.run(&long);
     world.spares.take_back(&long, true).expect("removed");
+    let endless = world.begin(&launch(5, "#!/bin/sh\n"));
+    world.spares.take_back(&endless, true).expect("removed");
     let gone = world.dir(4);
     world.spares.take_back(&gone, true).expect("gone already");
-    assert!([unsure, noted, long, gone].iter().all(|dir| !dir.path().exists()));
+    assert!([unsure, noted, long, endless, gone].iter().all(|dir| !dir.path().exists()));
     assert_eq!(world.kept(), 0);
 }
 
@@ -183,6 +185,11 @@ fn after_a_power_cut_an_end_is_found_and_no_other_slices_end_is() {
     Spares::open(world.home.path()).expect("sorted");
     assert_eq!(world.dir(1).read_exit().expect("whole"), Some(exit(1)));
     assert_eq!(world.kept(), 0);
+    // The same under the name of the directory's former slice.
+    fs::rename(world.dir(1).path(), world.dir(9).path()).expect("renamed");
+    Spares::open(world.home.path()).expect("sorted");
+    assert_eq!(world.dir(1).read_exit().expect("whole"), Some(exit(1)));
+    assert!(!world.dir(9).path().exists());
     // One that is at its place too, and one that says nothing, are removed.
     fs::create_dir(&place).expect("made");
     fs::copy(world.dir(1).records_path(), place.join("slice")).expect("copied");
