@@ -88,7 +88,8 @@ pub(super) fn start(
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid().map(drop).map_err(std::io::Error::from)?;
-            hosts.as_ref().map_or(Ok(()), Hosts::lay)
+            hosts.iter().for_each(Hosts::lay);
+            Ok(())
         });
     }
     let child = command.spawn().with_context(|| format!("start the {}", daemon.name()))?;

@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -54,15 +53,16 @@ impl Hosts {
 
     /// For this process and what it starts. Between fork and exec: nothing is allocated. Where the
     /// kernel does not let us (a container), names stay as they are.
-    pub(super) fn lay(&self) -> io::Result<()> {
+    pub(super) fn lay(&self) {
         const NONE: Option<&str> = None;
-        if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-            return Ok(());
-        }
-        // What is mounted on the machine later is to be seen here, and not the other way round.
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
-        let _ = mount(Some(self.0.as_c_str()), HOSTS, NONE, MsFlags::MS_BIND, NONE);
-        Ok(())
+        // What is mounted on the machine later is to be seen here, and not the other way round: a
+        // file that is laid without that would be laid over the machine's own.
+        let apart = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+            mount(Some(self.0.as_c_str()), HOSTS, NONE, MsFlags::MS_BIND, NONE)
+        };
+        let _ = apart();
     }
 }
 

@@ -258,7 +258,11 @@ fn carry_out(client: &mut Client, mut order: Order) -> Result<i32, CallError> {
                 format!("Kill job error on job id {}: Invalid job id specified", pick.text());
             exit::error(PROGRAM, &text);
             code = exit::FAILED;
-            order.request.jobs.retain(|named| named.job != pick.job);
+            // The job of that number may be named by itself as well.
+            let jobs = &mut order.request.jobs;
+            if let Some(at) = jobs.iter().position(|named| *named == pick.reference()) {
+                jobs.remove(at);
+            }
         }
     }
     if code != exit::OK && order.request.jobs.is_empty() {

@@ -3,7 +3,7 @@
 //! Holds names only; the rows are made from the state when they are written. Owns nothing that
 //! could be lost: after a start every ended job still in the state is named again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,9 +29,13 @@ const RETRY: Duration = Duration::from_secs(5);
 /// state, for no job is purged before its rows are written.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder {
-    open: Arc<Mutex<BTreeSet<(JobId, Attempt)>>>,
+    open: Arc<Mutex<Names>>,
     wake: Arc<Notify>,
 }
+
+/// With how often each was named: what is named again while it is being written, as the rest of an
+/// array is when more of it ends, is to be written again.
+type Names = BTreeMap<(JobId, Attempt), u64>;
 
 impl Recorder {
     /// Takes note of attempts that are over on the engine's own thread: whoever sees one ended in
@@ -46,7 +50,7 @@ impl Recorder {
             });
             let mut open = recorder.open();
             let before = open.len();
-            open.extend(ended);
+            ended.for_each(|name| *open.entry(name).or_default() += 1);
             if open.len() > before {
                 recorder.wake.notify_one();
             }
@@ -64,7 +68,8 @@ impl Recorder {
     pub async fn settle(&self, patience: Duration) {
         let open = self.open().clone();
         let given_up = tokio::time::Instant::now() + patience;
-        while !self.open().is_disjoint(&open) && tokio::time::Instant::now() < given_up {
+        let waits = || open.keys().any(|name| self.open().contains_key(name));
+        while waits() && tokio::time::Instant::now() < given_up {
             tokio::time::sleep(GLANCE).await;
         }
     }
@@ -81,7 +86,22 @@ impl Recorder {
         self.len() == 0
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, BTreeSet<(JobId, Attempt)>> {
+    /// The next ones to be written.
+    fn batch(&self) -> Vec<((JobId, Attempt), u64)> {
+        self.open().iter().take(BATCH).map(|(name, times)| (*name, *times)).collect()
+    }
+
+    /// They are written as they were when they had been named so often.
+    fn are_written(&self, batch: &[((JobId, Attempt), u64)]) {
+        let mut open = self.open();
+        for (name, times) in batch {
+            if open.get(name) == Some(times) {
+                open.remove(name);
+            }
+        }
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Names> {
         self.open.lock().expect("nobody panics with the names locked")
     }
 }
@@ -108,9 +128,8 @@ pub async fn run(controller: Arc<Controller>) {
 /// # Errors
 /// The database's or the engine's; the names are kept.
 pub async fn flush(controller: &Controller) -> anyhow::Result<()> {
-    let batch: Vec<(JobId, Attempt)> =
-        controller.recorder.open().iter().take(BATCH).copied().collect();
-    let names = batch.clone();
+    let batch = controller.recorder.batch();
+    let names: Vec<(JobId, Attempt)> = batch.iter().map(|(name, _)| *name).collect();
     let rows = controller
         .engine
         .look(move |state| {
@@ -127,9 +146,29 @@ pub async fn flush(controller: &Controller) -> anyhow::Result<()> {
     };
     let entries: Vec<HistoryEntry> = rows.into_iter().map(entry).collect();
     controller.history.record(&entries).await?;
-    let mut open = controller.recorder.open();
-    for name in &batch {
-        open.remove(name);
-    }
+    controller.recorder.are_written(&batch);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_again_while_it_is_written_is_written_again() {
+        let recorder = Recorder::default();
+        let witness = recorder.witness();
+        let names = |jobs: &[u32]| {
+            let record = |job: &u32| Effect::Record { job: JobId(*job), attempt: Attempt(0) };
+            witness(&jobs.iter().map(record).collect::<Vec<_>>());
+        };
+        names(&[1, 2]);
+        let batch = recorder.batch();
+        // More of the array ends after its row was made.
+        names(&[1]);
+        recorder.are_written(&batch);
+        assert!(recorder.waits_for(JobId(1)) && !recorder.waits_for(JobId(2)));
+        recorder.are_written(&recorder.batch());
+        assert!(recorder.is_empty());
+    }
 }
