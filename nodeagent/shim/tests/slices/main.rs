@@ -70,6 +70,13 @@ impl World {
         Cgroups::detect(Mode::Auto, &self.root, &self.parent).expect("detection")
     }
 
+    /// Spools a slice of the series 7 and launches it; its shim.
+    fn begin_in_series(&self, launch: &Launch) -> (u32, SliceDir) {
+        let dir = SliceDir::of(&self.spool(), launch.job, launch.attempt);
+        dir.write_launch(launch).expect("a launch record");
+        (self.launcher.launch_in_series(&dir, "7").expect("a shim"), dir)
+    }
+
     /// A launch of `script` as the caller, to be changed by the story.
     fn launch(&self, script: &str) -> Launch {
         let job = self.next.replace(self.next.get() + 1);

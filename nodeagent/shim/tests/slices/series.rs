@@ -60,11 +60,7 @@ fn a_task_that_hangs_before_it_is_its_script_holds_nobody_up_and_stands_for_itse
         return;
     }
     let world = World::new(modes()[0]);
-    let begin = |launch: &Launch| {
-        let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-        dir.write_launch(launch).expect("a launch record");
-        (world.launcher.launch_in_series(&dir, "7").expect("a shim"), dir)
-    };
+    let begin = |launch: &Launch| world.begin_in_series(launch);
     for job in 1..=2 {
         let (shim, _) = begin(&world.launch("cat /proc/self/oom_score_adj"));
         world.exit();
@@ -179,11 +175,7 @@ fn a_shim_that_is_killed_while_its_task_hangs_leaves_nothing() {
         return;
     }
     let world = World::new(modes()[0]);
-    let begin = |launch: &Launch| {
-        let dir = SliceDir::of(&world.spool(), launch.job, launch.attempt);
-        dir.write_launch(launch).expect("a launch record");
-        (world.launcher.launch_in_series(&dir, "7").expect("a shim"), dir)
-    };
+    let begin = |launch: &Launch| world.begin_in_series(launch);
     let (shim, _) = begin(&world.launch("true"));
     world.exit();
     world.until_idle(shim);
