@@ -159,7 +159,7 @@ impl Found {
         let mut kinds = Vec::new();
         for (kind, count) in declared(node) {
             let mut of_kind = (0..self.units.len())
-                .filter(|at| kind.of.as_ref().is_none_or(|of| *of == self.units[*at].gpu.of));
+                .filter(|at| kind.of.as_ref().is_none_or(|of| **of == *self.units[*at].gpu.of));
             let count = usize::try_from(count).unwrap_or(usize::MAX).min(GpuLinks::MAX_GPUS.into());
             // What is declared and not there keeps its place, or later ones would move up.
             let places = (0..count).map(|_| of_kind.next()).collect::<Vec<_>>();
@@ -170,7 +170,7 @@ impl Found {
             Some(at) => self.units[*at].clone(),
             None => {
                 let of = kinds.get(place).cloned().flatten().unwrap_or_default();
-                Unit { gpu: Gpu { of, ..Gpu::default() }, index: None }
+                Unit { gpu: Gpu { of: (*of).into(), ..Gpu::default() }, index: None }
             }
         };
         let units: Vec<Unit> = order.iter().enumerate().map(pick).collect();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::ids::NodeId;
 
@@ -48,6 +49,57 @@ impl CpuSet {
     #[must_use]
     pub fn contains(&self, cpu: u32) -> bool {
         self.0.get(cpu as usize / 64).is_some_and(|w| w >> (cpu % 64) & 1 == 1)
+    }
+
+    /// The `count` lowest, or all where there are fewer.
+    #[must_use]
+    pub fn lowest(&self, count: u32) -> CpuSet {
+        let mut missing = count;
+        let mut take = |word: &u64| {
+            let mut taken = *word;
+            while taken.count_ones() > missing {
+                taken &= !(1 << (63 - taken.leading_zeros()));
+            }
+            missing -= taken.count_ones();
+            taken
+        };
+        CpuSet::from_words(self.0.iter().map(&mut take).collect())
+    }
+
+    /// Adds the CPUs `from..to`.
+    pub fn insert_range(&mut self, from: u32, to: u32) {
+        if from >= to {
+            return;
+        }
+        self.insert(to - 1);
+        for (i, word) in (0u32..).zip(&mut self.0) {
+            let (low, high) = (from.saturating_sub(i * 64), to.saturating_sub(i * 64).min(64));
+            if low < high {
+                *word |= (u64::MAX >> (64 - (high - low))) << low;
+            }
+        }
+    }
+
+    /// Runs of CPUs side by side, ascending: the first and how many.
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let first = self.next_from(from, true)?;
+            let end = self
+                .next_from(first, false)
+                .unwrap_or_else(|| u32::try_from(self.0.len() * 64).unwrap_or(u32::MAX));
+            from = end;
+            Some((first, end - first))
+        })
+    }
+
+    /// The first number from `at` on that is in the set, or that is not, within its words.
+    fn next_from(&self, at: u32, member: bool) -> Option<u32> {
+        let word = |i: usize| if member { self.0[i] } else { !self.0[i] };
+        let first = at as usize / 64;
+        let cut = |i: usize| if i == first { word(i) & (u64::MAX << (at % 64)) } else { word(i) };
+        let found = (first..self.0.len()).find(|i| cut(*i) != 0)?;
+        Some(u32::try_from(found * 64).ok()? + cut(found).trailing_zeros())
     }
 
     pub fn insert(&mut self, cpu: u32) {
@@ -149,9 +201,10 @@ pub(crate) fn write_ranges(
 /// A kind of generic resource: `gpu`, or `gpu` of type `h100`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GresKind {
-    pub name: Box<str>,
+    /// Shared, as the type is: passes copy kinds by the thousand.
+    pub name: Arc<str>,
     /// The type; `None` in a request means "any type", on a node "untyped".
-    pub of: Option<Box<str>>,
+    pub of: Option<Arc<str>>,
 }
 
 impl GresKind {
@@ -259,6 +312,31 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Sets of random words, against the plain list of their numbers.
+    #[test]
+    fn ranges_and_runs_are_those_of_the_numbers() {
+        let mut seed = 7u64;
+        let mut word = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            [seed, seed | seed >> 9 | seed << 13, 0, u64::MAX][(seed >> 61) as usize % 4]
+        };
+        for round in 0..400u32 {
+            let set = CpuSet::from_words(vec![word(), word(), word()]);
+            let numbers: Vec<u32> = set.iter().collect();
+            let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+            let runs: Vec<(u32, u32)> =
+                runs.map(|run| (run[0], run.len().try_into().expect("few"))).collect();
+            assert_eq!(set.runs().collect::<Vec<_>>(), runs, "{set}");
+            let count = round % 200;
+            let lowest: CpuSet = numbers.iter().copied().take(count as usize).collect();
+            assert_eq!(set.lowest(count), lowest, "{count} of {set}");
+            let (from, to) = (round % 150, round % 150 + round % 67);
+            let mut with = set.clone();
+            with.insert_range(from, to);
+            assert_eq!(with, numbers.iter().copied().chain(from..to).collect(), "{from}-{to}");
+        }
+    }
 
     #[test]
     fn sets_print_as_the_kernel_reads_them() {

@@ -9,6 +9,7 @@
 //! for all that lies in the future, counts decide.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use muster_model::{GresKind, GresMask, NodeId, Slice};
 
@@ -30,7 +31,7 @@ pub type Amounts = Vec<(usize, u32)>;
 /// The axes of a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Axes {
-    names: Vec<Box<str>>,
+    names: Vec<Arc<str>>,
     /// Kinds with an axis of their own, after the names.
     typed: Vec<GresKind>,
     /// Which axes each slot of a node counts on; nodes with the same slots share a layout.
@@ -46,8 +47,8 @@ impl Axes {
     /// The axes of these nodes.
     #[must_use]
     pub fn of<'a>(nodes: impl Iterator<Item = &'a Facts> + Clone) -> Self {
-        let mut names: BTreeSet<Box<str>> = BTreeSet::new();
-        let mut mixed: BTreeSet<Box<str>> = BTreeSet::new();
+        let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut mixed: BTreeSet<Arc<str>> = BTreeSet::new();
         for facts in nodes.clone() {
             for (i, slot) in facts.slots.iter().enumerate() {
                 if !names.contains(&slot.kind.name) {

@@ -128,18 +128,16 @@ impl Query {
         ground: &Ground<'_>,
     ) -> Self {
         let axes = ground.axes.len();
-        let mut smallest = vec![u32::MAX; axes];
+        let mut smallest = vec![0; axes];
         let mut uneven = false;
-        if demand.follows_node() {
+        if demand.follows_node() && !base.is_empty() {
+            smallest.fill(u32::MAX);
             let mut first: Option<&[u32]> = None;
             for node in base.iter() {
                 let whole = ground.whole_of(node);
                 uneven |= *first.get_or_insert(whole) != whole;
                 smallest.iter_mut().zip(whole).for_each(|(least, n)| *least = (*least).min(*n));
             }
-        }
-        if !demand.follows_node() || smallest.first() == Some(&u32::MAX) {
-            smallest = vec![0; axes];
         }
         let uniform = demand.uniform().map(|uniform| {
             let mut need = Amounts::new();

@@ -101,17 +101,16 @@ pub(super) fn turn(
 
 #[allow(clippy::cast_precision_loss)]
 fn score(view: &View, order: Order, group: &Group, head: Head, now: Timestamp) -> Score {
-    let limit = limit(&group.shape);
-    let size = u64::from(Asked::of(&group.shape.request).cpus);
-    let wait = now.since(head.eligible_at).max(0) as f64 / 1000.0;
+    let limit = || limit(&group.shape);
+    let size = || u64::from(Asked::of(&group.shape.request).cpus);
     match order {
         Order::Priority | Order::Fcfs => Score(0),
-        Order::Sjf => Score(u64::MAX - limit.unsigned_abs()),
+        Order::Sjf => Score(u64::MAX - limit().unsigned_abs()),
         Order::F1 => {
             // log2 for log10 scales both terms alike.
             let submitted = head.eligible_at.seconds().max(1).unsigned_abs();
-            let (limit, submitted) = (log2(limit.unsigned_abs()), log2(submitted));
-            let cost = u128::from(limit) * u128::from(size) + 870 * u128::from(submitted);
+            let (limit, submitted) = (log2(limit().unsigned_abs()), log2(submitted));
+            let cost = u128::from(limit) * u128::from(size()) + 870 * u128::from(submitted);
             Score(u64::MAX - u64::try_from(cost).unwrap_or(u64::MAX))
         }
         Order::Balanced => {
@@ -120,8 +119,9 @@ fn score(view: &View, order: Order, group: &Group, head: Head, now: Timestamp) -
             Score((1u64 << 63).wrapping_add_signed(-rank.clamp(-FAR, FAR)))
         }
         Order::Wfp3 => {
-            let waits = wait / limit as f64;
-            Score::of(waits * waits * waits * size as f64)
+            let wait = now.since(head.eligible_at).max(0) as f64 / 1000.0;
+            let waits = wait / limit() as f64;
+            Score::of(waits * waits * waits * size() as f64)
         }
     }
 }

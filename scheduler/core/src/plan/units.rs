@@ -359,6 +359,9 @@ fn take(free: &CpuSet, count: u32, threads: u32) -> CpuSet {
     if count == 0 {
         return out;
     }
+    if threads == 1 {
+        return take_single(free, count);
+    }
     let (whole, broken) = cores(free, threads);
     let wanted = count / threads;
     let cores = match run(&whole, wanted as usize) {
@@ -380,6 +383,19 @@ fn take(free: &CpuSet, count: u32, threads: u32) -> CpuSet {
         out.insert(cpu);
     }
     out
+}
+
+/// The same where every CPU is a core.
+fn take_single(free: &CpuSet, count: u32) -> CpuSet {
+    let long = free.runs().filter(|(_, length)| *length >= count);
+    match long.min_by_key(|(first, length)| (*length, *first)) {
+        Some((first, _)) => {
+            let mut out = CpuSet::default();
+            out.insert_range(first, first + count);
+            out
+        }
+        None => free.lowest(count),
+    }
 }
 
 /// Cores that are free as a whole, ascending, and the free CPUs of the others.

@@ -242,7 +242,7 @@ fn config_of(machine: &Machine) -> ClusterConfig {
 }
 
 fn node(number: u32, kind: &NodeKind) -> NodeConfig {
-    let gpu = GresKind { name: GPU.into(), of: kind.gpu_type.clone() };
+    let gpu = GresKind { name: GPU.into(), of: kind.gpu_type.as_deref().map(Into::into) };
     let gpus = (kind.gpus > 0).then_some((gpu, u64::from(kind.gpus)));
     // A MiB for each CPU is as much as jobs without a memory wish take.
     let memory_mib = if kind.memory_mib > 0 { kind.memory_mib } else { u64::from(kind.cpus) };

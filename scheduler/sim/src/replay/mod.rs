@@ -4,6 +4,7 @@
 //! - `drive`: the replay; `promises`: what it carries from pass to pass
 //! - `metrics`: what a schedule is worth; `network`: the leaf switches that it is measured on;
 //!   `output`: that as text
+//! - `resample`: whether a difference is more than chance
 //! - `fill`: how much of a cluster can be given away at all; `shares`: the same of GPUs that are shared
 
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod network;
 pub mod output;
 pub mod policy;
 mod promises;
+pub mod resample;
 pub mod shares;
 pub mod trace;
 
@@ -79,6 +81,14 @@ pub struct CompareArgs {
     /// Print the numbers as JSON
     #[arg(long)]
     pub json: bool,
+    /// Replay N draws of each trace instead, all with other jobs left out by chance, and say how often
+    /// each policy did better than the first: whether a difference is more than luck
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "json")]
+    pub resample: Option<u32>,
+    /// Of 100 jobs, those that a draw leaves out
+    #[arg(long, value_name = "PERCENT", default_value_t = 3, requires = "resample",
+        value_parser = clap::value_parser!(u32).range(1..100))]
+    pub leave_out: u32,
 }
 
 /// `muster sim replay`.
@@ -109,12 +119,21 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let policies: Vec<_> = args
         .policy
         .iter()
-        .map(|name| Ok((name, policy::policy(name, &args.change, args.cluster.config.as_deref())?)))
+        .map(|name| {
+            Ok((&**name, policy::policy(name, &args.change, args.cluster.config.as_deref())?))
+        })
         .collect::<Result<_, String>>()
         .map_err(anyhow::Error::msg)?;
     let mut all = Vec::new();
     for trace in &traces {
         let cluster = Cluster::new(&args.cluster, trace, machine.as_ref())?;
+        if let Some(draws) = args.resample {
+            let asked =
+                resample::Asked { draws, leave_out: args.leave_out, semantics: args.semantics };
+            let text = resample::compare(trace, &cluster, &policies, &asked)?;
+            print(&format!("{text}\n"))?;
+            continue;
+        }
         let mut results = Vec::new();
         for (name, policy) in &policies {
             let schedule = watched(trace, &cluster, *policy, args.semantics, name)?;
@@ -123,7 +142,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
             }
             results.push(output::Result {
                 trace: name_of(&trace.file),
-                policy: (*name).clone(),
+                policy: (*name).to_owned(),
                 metrics: metrics(trace, &cluster, &schedule),
             });
         }

@@ -84,12 +84,14 @@ fn percent(share: f64) -> String {
 
 type Column = (&'static str, fn(&Metrics) -> Option<f64>, usize);
 
+/// Those of waiting come first: [`WAITING`] of them.
 const COLUMNS: &[Column] = &[
     ("avg wait s", |m| Some(m.avg_wait_s), 1),
     ("p95 wait", |m| Some(m.p95_wait_s as f64), 0),
     ("p99 wait", |m| Some(m.p99_wait_s as f64), 0),
     ("max wait", |m| Some(m.max_wait_s as f64), 0),
     ("avg bsld", |m| Some(m.avg_bounded_slowdown), 3),
+    // Here ends what is the better the less it is.
     ("util", |m| Some(m.utilisation), 4),
     ("makespan s", |m| Some(m.makespan_s as f64), 0),
     ("gpu util", |m| m.gpu_utilisation, 4),
@@ -102,6 +104,9 @@ const COLUMNS: &[Column] = &[
     ),
     ("leaves over", |m| m.gangs.map(|g| g.mean_leaves_over_least), 3),
 ];
+
+/// The columns of which less is better.
+const WAITING: usize = 5;
 
 /// Policies of one trace side by side, and how far each is from the first.
 #[must_use]
@@ -121,6 +126,36 @@ pub fn side_by_side(results: &[Result]) -> String {
     }
     let m = &first.metrics;
     format!("{}: {} jobs\n{}", first.trace, m.jobs, aligned(&rows))
+}
+
+/// Policies over draws of one trace (by policy, then by draw): means, how far each is from the first's, and in how
+/// many draws it was better.
+#[must_use]
+pub fn over_draws(title: &str, policies: &[&str], draws: &[Vec<Metrics>]) -> String {
+    let Some(first) = draws.first().and_then(|d| d.first()) else { return String::new() };
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| c.1(first).is_some()).collect();
+    let mean = |of: &[Metrics], c: &Column| {
+        let values: Vec<f64> = of.iter().filter_map(c.1).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let mut rows = vec![headings(&columns)];
+    for (name, of) in policies.iter().zip(draws) {
+        let value = |c: &&Column| mean(of, c).map_or(String::new(), |v| format!("{v:.*}", c.2));
+        let label = format!("{name}, mean");
+        rows.push(std::iter::once(label).chain(columns.iter().map(value)).collect());
+    }
+    for (name, of) in policies.iter().zip(draws).skip(1) {
+        let label = format!("{name} / {}", policies[0]);
+        let changes = columns.iter().map(|c| change(mean(&draws[0], c), mean(of, c)));
+        rows.push(std::iter::once(label).chain(changes).collect());
+        let less = |c: &Column| of.iter().zip(&draws[0]).filter(|(a, b)| c.1(a) < c.1(b)).count();
+        let counts = columns.iter().enumerate().map(|(at, c)| match at < WAITING {
+            true => format!("{} of {}", less(c), of.len()),
+            false => String::new(),
+        });
+        rows.push(std::iter::once("  less in".to_owned()).chain(counts).collect());
+    }
+    format!("{title}\n{}", aligned(&rows))
 }
 
 fn headings(columns: &[&Column]) -> Vec<String> {

@@ -79,7 +79,7 @@ impl Gen {
     }
 
     fn kind(&mut self) -> GresKind {
-        GresKind { name: self.text(), of: self.opt(Gen::text) }
+        GresKind { name: self.text().into(), of: self.opt(|g| g.text().into()) }
     }
 
     fn gres(&mut self) -> GresRequest {
