@@ -13,6 +13,7 @@ use muster_model::{NodeId, Timestamp};
 
 use crate::state::{Facts, Row};
 
+use super::ask::Ask;
 use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
 use super::binding::{Answers, Inside};
 use super::calendar::{Calendar, Fuel, Want};
@@ -315,7 +316,8 @@ impl Ground<'_> {
         };
         let idle = self.idle(query, slot, to);
         let network = self.network(query, calendar.start(slot), enough, idle.as_ref());
-        let wish = Wish { nodes: enough, need, slot, network };
+        let whole_first = self.axes.has_cut() && query.demand.ask.takes_any_gpu();
+        let wish = Wish { nodes: enough, need, slot, network, whole_first };
         let chosen = choose::nodes(self, calendar, &wish, nodes, &mut fits);
         *fuel = fuel.saturating_sub(looked);
         let chosen = chosen.ok_or(slot + 1)?;
@@ -327,6 +329,18 @@ impl Ground<'_> {
             Part { node, tasks: uniform.tasks, shares: uniform.shares.clone(), amounts: taken }
         };
         Ok(chosen.into_iter().map(part).chain(mates).collect())
+    }
+
+    /// Of candidates for a job that takes any GPU, those where no instance of a cut GPU is free;
+    /// `None`: it is all the same.
+    fn without_instances(&self, ask: &Ask, slot: usize, nodes: &[NodeId]) -> Option<Vec<NodeId>> {
+        let gpu = self.axes.name("gpu").filter(|_| self.axes.has_cut() && ask.takes_any_gpu())?;
+        let whole = |node: &NodeId| {
+            let free = self.calendar.free(slot, *node);
+            let facts = &self.view.nodes[node.0 as usize].facts;
+            self.axes.uncut(facts, |axis| free[axis]) == free[gpu]
+        };
+        Some(nodes.iter().copied().filter(whole).collect())
     }
 
     /// The most GPUs of a node that a job can have together. Which ones will be free later nobody
@@ -438,7 +452,10 @@ impl Ground<'_> {
             candidates.extend(nodes.iter().filter(|node| class.contains(*node)));
         }
         let mut rooms = Window { ground: self, calendar, slot, to, least: Vec::new() };
-        let mut caps = gather(&query.demand, &candidates, &mut rooms, fuel).ok_or(slot + 1)?;
+        let whole = self.without_instances(ask, slot, &candidates);
+        let whole = whole.and_then(|nodes| gather(&query.demand, &nodes, &mut rooms, fuel));
+        let caps = whole.or_else(|| gather(&query.demand, &candidates, &mut rooms, fuel));
+        let mut caps = caps.ok_or(slot + 1)?;
         let mut amounts = Amounts::new();
         let mut answers = Answers::default();
         let mut parts = Vec::with_capacity(caps.len());
