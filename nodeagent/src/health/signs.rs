@@ -269,11 +269,16 @@ mod tests {
     #[test]
     fn what_the_catalog_asks_a_reset_for_is_fatal_and_errors_of_programs_are_not() {
         for (action, numbers) in CATALOG {
-            let fatal = match action {
-                "RESET_GPU" | "RESTART_BM" | "RESTART_VM" | "CHECK_MECHANICALS" => true,
-                "WORKFLOW_XID_48" | "WORKFLOW_NVLINK_ERR" | "CHECK_UVM" => true,
-                _ => false,
-            };
+            let fatal = [
+                "RESET_GPU",
+                "RESTART_BM",
+                "RESTART_VM",
+                "CHECK_MECHANICALS",
+                "WORKFLOW_XID_48",
+                "WORKFLOW_NVLINK_ERR",
+                "CHECK_UVM",
+            ]
+            .contains(&action);
             for xid in numbers {
                 assert_eq!(fatal_xid(*xid).is_some(), fatal, "{xid} ({action})");
             }
@@ -281,7 +286,7 @@ mod tests {
         let all = CATALOG.iter().flat_map(|(_, numbers)| *numbers);
         let known: std::collections::BTreeSet<u64> = all.copied().collect();
         let strangers = (0..1000).filter(|xid| fatal_xid(*xid).is_some() && !known.contains(xid));
-        assert_eq!(strangers.collect::<Vec<_>>(), []);
+        assert_eq!(strangers.collect::<Vec<u64>>(), [0u64; 0]);
         assert_eq!(fatal_xid(79), Some("GPU has fallen off the bus"));
     }
 
