@@ -203,7 +203,8 @@ pub(crate) fn indices(mask: u64) -> String {
 /// nothing where nobody measured. Utilisation is per cent, averaged over the GPUs of a job.
 pub(crate) fn of_gpus(usage: &Usage) -> String {
     let Some(gpu) = usage.gpu.filter(|gpu| gpu.seen_ms > 0) else { return String::new() };
-    let utilization = gpu.busy_ms * 100 / gpu.seen_ms;
+    // To the nearest: every look has rounded down already.
+    let utilization = (gpu.busy_ms * 100 + gpu.seen_ms / 2) / gpu.seen_ms;
     let memory = gpu.memory_mib;
     let energy = gpu.energy_mj / 1000;
     format!(",energy={energy},gres/gpumem={memory}M,gres/gpuutil={utilization}")
