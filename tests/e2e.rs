@@ -16,6 +16,8 @@ mod disks;
 mod examples;
 #[path = "e2e/frameworks.rs"]
 mod frameworks;
+#[path = "e2e/gpu_affinity.rs"]
+mod gpu_affinity;
 #[path = "e2e/gpu_binding.rs"]
 mod gpu_binding;
 #[path = "e2e/gpu_health.rs"]

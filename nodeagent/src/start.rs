@@ -2,6 +2,7 @@
 //! stream.
 
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram as StdDatagram;
@@ -23,8 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::health::Gpus;
-use crate::inventory::gpu::Driver;
-use crate::inventory::{self, Host, Roots};
+use crate::inventory::{self, Host, Roots, library};
 use crate::jobs::edge::{Binding, Edge, PARALLEL, Patience, chain};
 use crate::jobs::gpus::mask_of;
 use crate::jobs::series::Series;
@@ -109,7 +109,33 @@ pub fn main(config: PathBuf, node: String) -> i32 {
             return 1;
         }
     };
-    daemon("muster agent", run(Options { config, node, exe }))
+    let mut end = End::Asked;
+    let options = Options { config, node, exe: exe.clone() };
+    let code = daemon("muster agent", async { run(options).await.map(|how| end = how) });
+    match end {
+        End::Asked => code,
+        End::StartAgain => start_again(&exe),
+    }
+}
+
+/// Why a daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// SIGTERM or SIGINT.
+    Asked,
+    /// What it knows of its host is out of date.
+    StartAgain,
+}
+
+/// This process runs the agent anew, under its own number and with its own words. Returns if that
+/// fails: whoever watches over the agent starts it.
+fn start_again(exe: &Path) -> i32 {
+    use std::os::unix::process::CommandExt;
+    let mut words = std::env::args_os();
+    let mut command = std::process::Command::new(exe);
+    command.arg0(words.next().unwrap_or_else(|| "muster".into())).args(words);
+    eprintln!("muster agent: cannot start again: {}", command.exec());
+    1
 }
 
 /// `muster tokens`: on a host without a node, issues tokens to its users until SIGTERM or SIGINT.
@@ -183,11 +209,11 @@ fn log_to_stderr() {
         .try_init();
 }
 
-/// Runs an agent until SIGTERM or SIGINT.
+/// Runs an agent until SIGTERM or SIGINT, or until it has to start again.
 ///
 /// # Errors
 /// Whatever keeps it from starting. Once started, it lives with what fails.
-pub async fn run(options: Options) -> Result<(), StartError> {
+pub async fn run(options: Options) -> Result<End, StartError> {
     let config = Config::load(&options.config)?;
     let node = node_of(&config, &options.node)?.clone();
     let key = cluster_key(&config)?;
@@ -196,8 +222,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     make_folder(&spool)?;
     SliceDir::prepare_spool(&spool)?;
     let _lock = lock(&spool)?;
-    let driver = Driver::load(&config.nvml_library(&options.node));
-    let host = Host::look(&Roots::default(), &driver);
+    let timeout = Duration::from_secs(config.scheduler.node_timeout_seconds.into());
+    let bound = library::Bound::of_agent(&spool, timeout);
+    let library = config.nvml_library(&options.node);
+    let library::Asked { driver, host, late } = library::ask(library, &Roots::default(), bound);
     let gpus = Gpus::new(&driver, host.gpus.assigned(&node).0);
     let (edge, limits, step_launcher) = edge(&options, &config, &node, &host, key.clone(), gpus)?;
     let edge = Arc::new(edge);
@@ -258,12 +286,17 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     tracing::info!(node = %options.node, spool = %spool.display(), "the agent is up");
     // Without systemd nobody waits for this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    ended().await;
+    let end = tokio::select! {
+        () = ended() => End::Asked,
+        () = async { if let Some(late) = late { late.answered().await } else { pending().await } } => {
+            End::StartAgain
+        }
+    };
     tracing::info!(node = %options.node, "the agent ends; jobs go on");
     stop.cancel();
     jobs.await.expect("the jobs do not panic");
     tree::prune(Path::new(DEFAULT_ROOT), &parent);
-    Ok(())
+    Ok(end)
 }
 
 /// Whether root is root on every host: where it may do everything with the controller.

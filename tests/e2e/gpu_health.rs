@@ -203,3 +203,43 @@ fn a_library_that_does_not_start_drains_the_node_until_its_gpus_are_back() {
     let both = sleeping(&cluster, &["-N2", "--gres=gpu:l40s:4"]);
     cluster.until(both, "R");
 }
+
+#[test]
+fn an_agent_comes_up_while_the_library_hangs_and_takes_the_gpus_when_it_answers() {
+    let double = std::cell::RefCell::new(None);
+    let shape = ["--nodes=1", "--cpus-per-node=4", "--mem-per-node=4G"];
+    let cluster = Cluster::edited(&shape, |cluster, text| {
+        let folder = cluster.dir().join("nvml/n1");
+        *double.borrow_mut() = Some(Double::new(&folder, "l40s-x4"));
+        let library = format!("nvml_library = \"{}/libnvidia-ml.so\"", folder.display());
+        let text = text.replace("nvml_library = \"none\"", &library);
+        // A start waits for a quarter of it.
+        let text = text.replace("node_timeout_seconds = 120", "node_timeout_seconds = 20");
+        text.replace("cpus = 4\n", "cpus = 4\ngres = \"auto\"\n")
+    });
+    let mut double = double.into_inner().expect("made above");
+    until(&cluster, &["-n"], " ok", true);
+    let holds = sleeping(&cluster, &["--gres=gpu:2"]);
+    cluster.until(holds, "R");
+    let shown = || cluster.ok(&["scontrol", "-d", "show", "node", "n1"]);
+    double.change(|scene| scene.init_slow_ms = 3_600_000);
+    cluster.crash("n1");
+    cluster.try_up(&[]);
+    wait_or("the node to drain", shown, || {
+        let text = shown();
+        text.contains("DRAIN") && text.contains("0 gpu:l40s of 4")
+    });
+    assert!(shown().contains("library_does_not_work:_no_answer_within_5_s"), "{}", shown());
+    // What it is for goes on: jobs are looked after, and end.
+    cluster.until(holds, "R");
+    let agent = cluster.pid("n1");
+    let other = sleeping(&cluster, &["--gres=gpu:1"]);
+    cluster.ok(&["scancel", &holds.to_string()]);
+    assert_eq!(cluster.outcome(holds).0, "CANCELLED");
+    cluster.until(other, "PD");
+    double.change(|scene| scene.init_slow_ms = 0);
+    wait_or("the node to be back", shown, || !shown().contains("DRAIN"));
+    until(&cluster, &["-n"], " ok", true);
+    cluster.until(other, "R");
+    assert_eq!(cluster.pid("n1"), agent, "the same process, under the same eyes");
+}

@@ -88,6 +88,10 @@ fn gpus_are_asked_for_by_number_by_type_and_by_memory() {
     assert_eq!(mine(&["-c1", "--gres=gpu:1", "--constraint=gpu_mem>=80G"]).0, "n1 0");
     let a100 = ["-c1", "--gpus=a100:1", "--constraint=gpu_mem>=40G"];
     assert_eq!(mine(&a100).0, "n2 0");
+    // Who names no type gets whole GPUs, though the node of instances is the fuller one.
+    self::place(&cluster, &["-c1", "--mem=100M", "--gpus=a100:1"]);
+    assert_eq!(mine(&["-c1", "--gpus=1"]).0, "n1 0");
+    assert_eq!(mine(&["-c1", "--gpus=2"]).0, "n1 0,1");
     refused(&cluster, &["--gres=gpu:1", "--constraint=gpu_mem>=141G"], "gpu_mem>=141G");
     refused(&cluster, &["--gres=gpu:1", "--constraint=gpu_mem>80G"], "gpu_mem>=80G");
     refused(&cluster, &["--gres=gpu:h100:9"], "it needs 9 gpu:h100 on a node");

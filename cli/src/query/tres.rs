@@ -137,6 +137,30 @@ pub(crate) fn asked(gres: &[GresRequest], scope: GresScope) -> String {
     items.collect::<Vec<_>>().join(",")
 }
 
+/// Which GPUs the tasks of a job see, as asked (`--gpu-bind`) or as numbers of GPUs or tasks imply:
+/// `gres/gpu:single:1`; empty: all of their step's.
+pub(crate) fn bind(job: &Job) -> String {
+    let spec = job.spec.as_ref();
+    let extras = spec.and_then(|s| s.launch.as_ref()).map_or(&[][..], |l| &l.extras);
+    let said = |name: &str| extras.iter().find(|e| e.name == name).map(|e| e.value.trim());
+    if let Some(text) = said("gpu-bind") {
+        return format!("gres/gpu:{}", text.to_ascii_lowercase());
+    }
+    if let Some(text) = said("tres-bind") {
+        return text.to_ascii_lowercase().replacen("gres:gpu:", "gres/gpu:", 1);
+    }
+    let gres = spec.and_then(|s| s.request.as_ref()).map_or(&[][..], |r| &r.gres);
+    let of_tasks = gres.iter().filter(|g| g.scope() == GresScope::Task);
+    let gpus = of_tasks.filter(|g| g.kind.as_ref().is_some_and(|kind| kind.name == "gpu"));
+    let of_task = |text: &str| text.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let gpus = said("gpus-per-task").map_or_else(|| gpus.map(|g| g.count).sum::<u64>(), of_task);
+    match (gpus, said("ntasks-per-gpu")) {
+        (0, None) => String::new(),
+        (0, Some(tasks)) => format!("gres/gpu:single:{tasks}"),
+        (gpus, _) => format!("gres/gpu:per_task:{gpus}"),
+    }
+}
+
 /// What a node declares: `gpu:h100:8`.
 pub(crate) fn declared(gres: &[GresCount]) -> String {
     let items = gres.iter().filter_map(|g| {
@@ -179,7 +203,8 @@ pub(crate) fn indices(mask: u64) -> String {
 /// nothing where nobody measured. Utilisation is per cent, averaged over the GPUs of a job.
 pub(crate) fn of_gpus(usage: &Usage) -> String {
     let Some(gpu) = usage.gpu.filter(|gpu| gpu.seen_ms > 0) else { return String::new() };
-    let utilization = gpu.busy_ms * 100 / gpu.seen_ms;
+    // To the nearest: every look has rounded down already.
+    let utilization = (gpu.busy_ms * 100 + gpu.seen_ms / 2) / gpu.seen_ms;
     let memory = gpu.memory_mib;
     let energy = gpu.energy_mj / 1000;
     format!(",energy={energy},gres/gpumem={memory}M,gres/gpuutil={utilization}")
@@ -206,11 +231,34 @@ pub(crate) fn energy(usage: Option<&Usage>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_proto::v1::GresKind;
+    use muster_proto::v1::{self, GresKind};
 
     fn h100(count: u64) -> GresCount {
         let kind = Some(GresKind { name: "gpu".into(), of: "h100".into() });
         GresCount { kind, count }
+    }
+
+    #[test]
+    fn bindings_are_shown_as_asked_or_as_implied() {
+        let check = |extras: &[(&str, &str)], of_tasks: u64, expected: &str| {
+            let pair = |(name, value): &(&str, &str)| v1::Pair {
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            };
+            let extras = extras.iter().map(pair).collect();
+            let launch = Some(v1::LaunchSpec { extras, ..v1::LaunchSpec::default() });
+            let kind = Some(GresKind { name: "gpu".into(), of: String::new() });
+            let gres = vec![GresRequest { kind, count: of_tasks, scope: GresScope::Task.into() }];
+            let request = Some(v1::Request { gres, ..v1::Request::default() });
+            let spec = Some(v1::JobSpec { launch, request, ..v1::JobSpec::default() });
+            assert_eq!(bind(&Job { spec, ..Job::default() }), expected);
+        };
+        check(&[], 0, "");
+        check(&[("gpu-bind", "Verbose,closest")], 2, "gres/gpu:verbose,closest");
+        check(&[("tres-bind", "gres:gpu:map:1,0")], 0, "gres/gpu:map:1,0");
+        check(&[("ntasks-per-gpu", "4")], 0, "gres/gpu:single:4");
+        check(&[], 2, "gres/gpu:per_task:2");
+        check(&[("gpus-per-task", "h100:3")], 0, "gres/gpu:per_task:3");
     }
 
     #[test]

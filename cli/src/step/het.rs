@@ -162,7 +162,8 @@ fn all(components: &[Vec<String>]) -> Result<Vec<Asked>, Stop> {
 
 /// A variable as one component has it: what describes a job describes the script's own otherwise.
 fn variable(name: &str, group: u32) -> Option<String> {
-    const OWN: [&str; 3] = ["SLURM_CPUS_PER_TASK", "SLURM_GPUS_PER_TASK", "SLURM_STEP_GRES"];
+    const OWN: [&str; 4] =
+        ["SLURM_CPUS_PER_TASK", "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_STEP_GRES"];
     match std::env::var(format!("{name}_HET_GROUP_{group}")) {
         Ok(value) => Some(value),
         Err(_) if group > 0 && OWN.contains(&name) => None,

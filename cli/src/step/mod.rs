@@ -26,6 +26,7 @@ mod mpi;
 mod multiprog;
 mod names;
 mod options;
+mod per_task;
 mod report;
 mod run;
 mod salloc;

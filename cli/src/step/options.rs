@@ -176,6 +176,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("time-min", '\0', Value, "", Job),
     row("tmp", '\0', Value, "", Job),
     row("tres-bind", '\0', Value, "SLURM_TRES_BIND", Both),
+    row("tres-per-task", '\0', Value, "SLURM_TRES_PER_TASK", Both),
     row("treewidth", '\0', Value, "", Noted),
     row("unbuffered", 'u', Nothing, "SLURM_UNBUFFEREDIO", Step),
     row("usage", '\0', Nothing, "", Step),

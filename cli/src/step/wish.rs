@@ -10,6 +10,7 @@ use muster_proto::v1::{
 };
 
 use super::options::Asked;
+use super::per_task;
 use crate::submit::{Fault, gpu_bind, gpus, values};
 
 /// How a stream of the tasks is handled.
@@ -202,7 +203,7 @@ pub(crate) fn read(asked: &Asked, around: Around, cwd: &Path) -> Result<Wish, Fa
     };
     bindings(asked, &mut wish)?;
     wish.container = super::container::read(asked, cwd)?;
-    wish.cpus_per_task = count(asked, "cpus-per-task")?;
+    wish.cpus_per_task = per_task::cpus(asked)?;
     wish.tasks_per_node = (wish.shape.tasks_per_node > 0).then_some(wish.shape.tasks_per_node);
     Ok(wish)
 }
@@ -299,12 +300,13 @@ fn shape(asked: &Asked, around: Around, cwd: &Path) -> Result<StepShape, Fault> 
         None => 0,
     };
     let overlap = asked.has("overlap") && !asked.said("exclusive");
+    let cpus = per_task::cpus(asked)?;
     Ok(StepShape {
         min_nodes,
         max_nodes,
         tasks: tasks.unwrap_or(0),
         tasks_per_node: per_node.unwrap_or(0),
-        cpus_per_task: count(asked, "cpus-per-task")?.unwrap_or(1),
+        cpus_per_task: cpus.unwrap_or(1),
         excluded: asked
             .said_value("exclude")
             .map(|x| hosts(x, cwd))
@@ -312,7 +314,7 @@ fn shape(asked: &Asked, around: Around, cwd: &Path) -> Result<StepShape, Fault> 
             .unwrap_or_default(),
         relative,
         exact: !asked.said("whole")
-            && (asked.has("exact") || asked.said("exclusive") || asked.has("cpus-per-task")),
+            && (asked.has("exact") || asked.said("exclusive") || cpus.is_some()),
         overlap,
         overcommit: asked.has("overcommit"),
         gres_given: gres.is_some(),
@@ -342,6 +344,7 @@ fn gres(asked: &Asked) -> Result<Option<Vec<GresRequest>>, Fault> {
     add(asked.value("gres").map(gpus::per_node).transpose()?);
     add(gpus_of("gpus-per-node", GresScope::Node)?);
     add(gpus_of("gpus-per-task", GresScope::Task)?);
+    add(per_task::gres(asked)?);
     add(gpus_of("gpus", GresScope::Job)?);
     Ok(all)
 }
@@ -376,13 +379,7 @@ fn bindings(asked: &Asked, wish: &mut Wish) -> Result<(), Fault> {
     if let Some(text) = inherited {
         cpu_bind(text, wish)?;
     }
-    wish.gpus_per_task = match asked.value("gpus-per-task") {
-        Some(text) => {
-            let number = text.rsplit(':').next().unwrap_or_default();
-            number.parse().map_err(|_| bad("gpus-per-task"))?
-        }
-        None => 0,
-    };
+    wish.gpus_per_task = per_task::gpus(asked)?;
     wish.gpu_bind = gpu_binding(asked, wish.gpus_per_task)?;
     wish.mpi = asked.value("mpi").map(super::mpi::kind).transpose()?;
     Ok(())

@@ -185,25 +185,40 @@ fn tres_per_task(
     sizes: &mut Sizes,
     others: &mut Vec<Item>,
 ) -> Result<Vec<Item>, Fault> {
-    let mut gpus = Vec::new();
+    let (cpus, items) = each_task(text)?;
+    if sizes.cpus_per_task.is_some() && cpus.is_some() && sizes.cpus_per_task != cpus {
+        return Err(bad("--cpus-per-task and --tres-per-task=cpu disagree"));
+    }
+    sizes.cpus_per_task = sizes.cpus_per_task.or(cpus);
+    let (gpus, mut rest) = items.into_iter().partition(|item| item.name == "gpu");
+    others.append(&mut rest);
+    Ok(gpus)
+}
+
+/// The CPUs and the generic resources of one task.
+fn each_task(text: &str) -> Result<(Option<u32>, Vec<Item>), Fault> {
+    let (mut cpus, mut items) = (None, Vec::new());
     for item in text.split(',') {
         if let Some(count) = item.strip_prefix("cpu=").or(item.strip_prefix("cpu:")) {
-            let count = values::count("tres-per-task", count)?;
-            if sizes.cpus_per_task.is_some_and(|c| c != count) {
-                return Err(bad("--cpus-per-task and --tres-per-task=cpu disagree"));
-            }
-            sizes.cpus_per_task = Some(count);
+            cpus = Some(values::count("tres-per-task", count)?);
         } else if item.starts_with("gres/") {
-            for found in list(item, None)? {
-                if found.name == "gpu" { gpus.push(found) } else { others.push(found) }
-            }
+            items.extend(list(item, None)?);
         } else {
             return Err(Fault::Refused(format!(
                 "--tres-per-task={item} is not supported: give cpu=N or gres/NAME=N"
             )));
         }
     }
-    Ok(gpus)
+    Ok((cpus, items))
+}
+
+/// What `--tres-per-task` says to a step: the CPUs and the generic resources of each of its tasks.
+///
+/// # Errors
+/// What cannot be read.
+pub fn per_task(text: &str) -> Result<(Option<u32>, Vec<v1::GresRequest>), Fault> {
+    let (cpus, items) = each_task(text)?;
+    Ok((cpus, requests(items, GresScope::Task)))
 }
 
 fn tasks_per_gpu(

@@ -13,7 +13,8 @@ mod probe;
 pub mod signs;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use muster_proto::agent::v1::slice_report::Phase;
@@ -55,6 +56,8 @@ struct Watched {
     /// Units as the ledger counts them.
     units: Vec<Unit>,
     state: Mutex<State>,
+    /// The thread that looks.
+    looker: OnceLock<Thread>,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +83,7 @@ impl Gpus {
             Driver::Loaded(nvml) => Some(nvml.clone()),
             Driver::Absent | Driver::Broken(_) => None,
         };
-        Gpus(Arc::new(Watched { nvml, units, state: Mutex::default() }))
+        Gpus(Arc::new(Watched { nvml, units, ..Watched::default() }))
     }
 
     /// Units as the ledger counts them.
@@ -95,13 +98,30 @@ impl Gpus {
             return;
         }
         let (gpus, tell) = (self.clone(), jobs.clone());
-        std::thread::spawn(move || {
+        let looker = std::thread::spawn(move || {
             while tell.blocking_send(Input::Gpus(gpus.look())).is_ok() {
-                std::thread::sleep(every);
+                gpus.rest(every);
             }
         });
+        let _ = self.0.looker.set(looker.thread().clone());
         let gpus = self.clone();
         std::thread::spawn(move || gpus.listen(&jobs));
+    }
+
+    /// Until the next look. Counters of a job's GPUs are read when it gets them, for they go on from
+    /// job to job.
+    fn rest(&self, every: Duration) {
+        let until = Instant::now() + every;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
+            if let Some(nvml) = self.0.nvml.as_ref().filter(|_| Instant::now() < until) {
+                self.account(nvml);
+            }
+        }
     }
 
     /// A job holds these units from now on.
@@ -110,6 +130,10 @@ impl Gpus {
             let mut state = self.state();
             state.held.insert(key, units);
             state.used.entry(key).or_default();
+            drop(state);
+            if let Some(looker) = self.0.looker.get() {
+                looker.unpark();
+            }
         }
     }
 

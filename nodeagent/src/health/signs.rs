@@ -62,10 +62,12 @@ impl Sign {
 /// What a driver's error number means for the GPU; `None`: it tells of the program that used it, or
 /// was mended.
 ///
-/// These are the numbers after which NVIDIA's catalog asks for a reset, a power cycle or hands on the
-/// board (<https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>). Those of newer
-/// NVLinks (144 to 150) mean both, by bits that stand in the kernel's log alone: a link that is down
-/// is seen by the looks.
+/// These are the numbers for which NVIDIA's catalog names as the immediate action a reset of the GPU, a
+/// restart of the host, or hands on the board
+/// (<https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>, as of driver R575). 159 asks
+/// for a reset where unified memory is in use, which every CUDA program does. Those of newer NVLinks
+/// (144 to 150) mean both, by bits that stand in the kernel's log alone: a link that is down is seen by
+/// the looks. From 162 on the catalog names no action.
 #[must_use]
 pub fn fatal_xid(number: u64) -> Option<&'static str> {
     Some(match number {
@@ -84,9 +86,11 @@ pub fn fatal_xid(number: u64) -> Option<&'static str> {
         136 => "link training failed",
         140 => "unrecovered ECC error",
         143 => "GPU initialization error",
+        151 => "key rotation failed: restart the host",
         155 => "NVLink went down by software",
         156 => "a resource was retired: reset the GPU",
         158 => "fatal timeout",
+        159 => "error between GPU and CPU (C2C)",
         _ => return None,
     })
 }
@@ -228,11 +232,61 @@ mod tests {
         assert!(!fault.stays);
     }
 
+    /// NVIDIA's catalog for Ampere and later, by the immediate action that it names, without the numbers
+    /// that it calls unused.
+    const CATALOG: [(&str, &[u64]); 13] = [
+        ("RESET_GPU", &[46, 62, 64, 95, 109, 110, 119, 120, 136, 140, 143, 155, 156, 158]),
+        ("RESTART_BM", &[79]),
+        ("RESTART_VM", &[151]),
+        ("CHECK_MECHANICALS", &[54]),
+        // A reset or a reboot clears it, says its text.
+        ("WORKFLOW_XID_48", &[48]),
+        ("WORKFLOW_NVLINK_ERR", &[74]),
+        // A reset, if unified memory is in use.
+        ("CHECK_UVM", &[159]),
+        ("WORKFLOW_NVLINK5_ERR", &[144, 145, 146, 147, 148, 149, 150]),
+        (
+            "RESTART_APP",
+            &[
+                8, 11, 13, 25, 31, 32, 39, 40, 41, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83,
+                84, 85, 86, 88, 89, 94, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 126, 127,
+                128, 129, 130, 131, 132, 133, 134, 135, 139,
+            ],
+        ),
+        ("UPDATE_SWFW", &[78]),
+        // Of an encoder alone.
+        ("CONTACT_SUPPORT", &[142]),
+        ("WORKFLOW_XID_45", &[45]),
+        (
+            "IGNORE",
+            &[
+                14, 37, 38, 43, 44, 63, 66, 67, 92, 93, 106, 107, 108, 121, 137, 141, 152, 153,
+                154, 157, 160, 161,
+            ],
+        ),
+    ];
+
     #[test]
-    fn errors_of_programs_are_not_the_gpus() {
-        for xid in [13, 31, 43, 45, 61, 63, 68, 69, 92, 94, 137, 149, 154, 157] {
-            assert_eq!(fatal_xid(xid), None, "{xid}");
+    fn what_the_catalog_asks_a_reset_for_is_fatal_and_errors_of_programs_are_not() {
+        for (action, numbers) in CATALOG {
+            let fatal = [
+                "RESET_GPU",
+                "RESTART_BM",
+                "RESTART_VM",
+                "CHECK_MECHANICALS",
+                "WORKFLOW_XID_48",
+                "WORKFLOW_NVLINK_ERR",
+                "CHECK_UVM",
+            ]
+            .contains(&action);
+            for xid in numbers {
+                assert_eq!(fatal_xid(*xid).is_some(), fatal, "{xid} ({action})");
+            }
         }
+        let all = CATALOG.iter().flat_map(|(_, numbers)| *numbers);
+        let known: std::collections::BTreeSet<u64> = all.copied().collect();
+        let strangers = (0..1000).filter(|xid| fatal_xid(*xid).is_some() && !known.contains(xid));
+        assert_eq!(strangers.collect::<Vec<u64>>(), [0u64; 0]);
         assert_eq!(fatal_xid(79), Some("GPU has fallen off the bus"));
     }
 

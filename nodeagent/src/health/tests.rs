@@ -179,3 +179,24 @@ fn a_job_is_charged_what_its_gpus_did_while_it_held_them() {
     bench.gpus.forget(key);
     assert_eq!(bench.gpus.usage(key), None);
 }
+
+#[test]
+fn a_job_that_ends_before_the_next_look_is_charged_as_well() {
+    let mut bench = Bench::new("dgx-h100");
+    let (tell, mut told) = mpsc::channel(100);
+    bench.trouble(0, |t| t.energy_mj = Some(1000));
+    bench.gpus.watch(Duration::from_secs(3600), tell);
+    assert!(matches!(told.blocking_recv(), Some(Input::Gpus(_))), "the only look");
+    let key = Key { job: 9, attempt: 1 };
+    bench.gpus.hold(key, 0b1);
+    let until = Instant::now() + Duration::from_secs(30);
+    while bench.gpus.state().energy.is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bench.trouble(0, |t| (t.energy_mj, t.utilization) = (Some(4000), 100));
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(bench.hand_over(key), None);
+    let usage = bench.gpus.usage(key).expect("measured");
+    assert_eq!((usage.energy_mj, usage.busy_ms), (3000, usage.seen_ms));
+    assert!(usage.seen_ms >= 10, "{usage:?}");
+}

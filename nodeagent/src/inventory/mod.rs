@@ -8,12 +8,14 @@
 //! - `cpu`: sockets, cores, threads, NUMA nodes from `/sys`
 //! - `memory`: `/proc/meminfo`, load, boot
 //! - `gres`: declared units against the device files of the host
-//! - `gpu`: GPUs as NVIDIA's library tells of them; `nvlink`: how they hang together
+//! - `gpu`: GPUs as NVIDIA's library tells of them; `nvlink`: how they hang together; `library`: how
+//!   long it is waited for
 //! - `print`: the inventory for people and scripts
 
 pub mod cpu;
 pub mod gpu;
 pub mod gres;
+pub mod library;
 pub mod memory;
 pub(crate) mod nvlink;
 pub mod print;
@@ -70,12 +72,17 @@ impl Host {
     /// Looks at the host. What cannot be read is left out, never guessed.
     #[must_use]
     pub fn look(roots: &Roots, driver: &gpu::Driver) -> Self {
+        Host::with(roots, gpu::Found::look(driver, roots))
+    }
+
+    /// The same, where the library was asked already.
+    fn with(roots: &Roots, gpus: gpu::Found) -> Self {
         Host {
             cpus: cpu::look(&roots.sys),
             memory_mib: memory::total_mib(&roots.proc),
             gpu_devices: gres::nvidia_devices(&roots.dev),
             gpus_on_pci: gpu::on_pci(&roots.sys),
-            gpus: gpu::Found::look(driver, roots),
+            gpus,
             hostname: memory::line(&roots.proc.join("sys/kernel/hostname")),
             arch: std::env::consts::ARCH.to_owned(),
             os: format!(

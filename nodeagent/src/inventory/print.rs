@@ -7,7 +7,7 @@ use muster_model::LinkClass;
 use muster_proto::agent::v1::{Gpu, Inventory};
 
 use super::gpu::{Driver, Versions};
-use super::{Host, Roots, report};
+use super::{Roots, library, report};
 use crate::jobs::edge::chain;
 use crate::start::{StartError, node_of};
 
@@ -37,8 +37,9 @@ fn look(config: &Path, node: &str) -> Result<(Inventory, Driver), StartError> {
     } else {
         vec![format!("as uid {uid} the agent serves that user alone")]
     };
-    let driver = Driver::load(&config.nvml_library(&node.name));
-    Ok((report(&Host::look(&Roots::default(), &driver), node, &limits), driver))
+    let library = config.nvml_library(&node.name);
+    let asked = library::ask(library, &Roots::default(), library::Bound::once());
+    Ok((report(&asked.host, node, &limits), asked.driver))
 }
 
 /// NVIDIA's driver in one line; empty: there is none.

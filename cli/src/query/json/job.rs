@@ -118,6 +118,9 @@ fn wanted(job: &Job) -> Value {
         "tres_per_node": gres(GresScope::Node),
         "tres_per_socket": gres(GresScope::Socket),
         "tres_per_task": gres(GresScope::Task),
+        "tres_bind": tres::bind(job),
+        // Not in Slurm.
+        "nvlink": if wanted.nvlink_required { "required" } else { "" },
         "tres_req_str": tres::text(&tres::of_job(job), Units::Exact),
         "flags": flags(job),
     })
@@ -218,6 +221,6 @@ fn untracked() -> Value {
         "last_sched_evaluation": unset(), "mcs_label": "", "memory_update_delay": 0,
         "memory_update_margin": 0, "network": "", "preempt_time": number(0),
         "preemptable_time": number(0), "profile": ["NOT_SET"], "reboot": false,
-        "resize_time": number(0), "selinux_context": "", "sockets_per_board": 0, "tres_bind": "", "tres_freq": "",
+        "resize_time": number(0), "selinux_context": "", "sockets_per_board": 0, "tres_freq": "",
     })
 }

@@ -150,7 +150,7 @@ pub(super) const FIELDS: &[Field] = &[
     f("tres-per-socket", ' ', "TRES_PER_SOCKET", |j, _| asked(j, GresScope::Socket)),
     f("tres-alloc", ' ', "TRES_ALLOC", |j, v| tres::text(&tres::of_job(j), v.units)),
     f("Tres", ' ', "TRES_ALLOC", |j, v| tres::text(&tres::of_job(j), v.units)),
-    f("tres-bind", ' ', "TRES_BIND", NA),
+    f("tres-bind", ' ', "TRES_BIND", |j, _| or(&tres::bind(j), "N/A")),
     f("tres-freq", ' ', "TRES_FREQ", NA),
     f("cpus-per-tres", ' ', "CPUS_PER_TRES", |j, _| match request(j).cpus_per_gpu {
         Some(n) => format!("gres/gpu:{n}"),

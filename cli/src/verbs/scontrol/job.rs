@@ -295,6 +295,8 @@ fn tail(job: &Job) -> Vec<String> {
         CpuBinding::Unspecified => None,
     });
     flags.extend(spec.kill_on_invalid_dependency.then_some("KillOnInvalidDependent=Yes"));
+    // Not in Slurm.
+    flags.extend(request.nvlink_required.then_some("NvLink=required"));
     if !flags.is_empty() {
         lines.push(flags.join(","));
     }
@@ -303,6 +305,10 @@ fn tail(job: &Job) -> Vec<String> {
     }
     if let Some(v1::memory::Request::PerGpuMib(mib)) = request.memory.and_then(|m| m.request) {
         lines.push(format!("MemPerTres=gres/gpu:{mib}"));
+    }
+    let bind = tres::bind(job);
+    if !bind.is_empty() {
+        lines.push(format!("TresBind={bind}"));
     }
     for (name, scope) in [
         ("TresPerJob", GresScope::Job),

@@ -7,7 +7,7 @@ use muster_model::{GresKind, Inventory, NodeId, Timestamp};
 
 use crate::command::{NodeChange, PartitionChange};
 use crate::config::ClusterConfig;
-use crate::state::{Node, PartitionRow, State};
+use crate::state::{GresSlot, Node, PartitionRow, State};
 
 /// The name of the resource whose units agents find.
 pub(crate) const GPU: &str = "gpu";
@@ -59,8 +59,16 @@ pub(super) fn configured(state: &mut State, config: &Arc<ClusterConfig>) {
 pub(super) fn registered(state: &mut State, id: NodeId, inventory: &Arc<Inventory>) {
     let node = of(state, id);
     node.inventory = Some(Arc::clone(inventory));
+    let before = Arc::clone(&node.facts);
     node.look_up();
+    let after = Arc::clone(&node.facts);
     state.rewire(id);
+    // Thousands register at once, and most tell nothing new of what GPUs are cut into.
+    let is_new = |slot: &GresSlot| slot.cut && !state.derived.axes.is_cut(&slot.kind);
+    let is_gone = |slot: &GresSlot| slot.cut && !after.slots.contains(slot);
+    if after.slots.iter().any(is_new) || before.slots.iter().any(is_gone) {
+        state.derived.lay_axes(&state.nodes);
+    }
 }
 
 pub(super) fn gpu_drained(

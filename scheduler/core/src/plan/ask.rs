@@ -124,6 +124,12 @@ impl Ask {
         all.map(|(kind, _)| kind).filter(|kind| &*kind.name == "gpu").collect()
     }
 
+    /// Whether GPUs of any type will do.
+    #[must_use]
+    pub fn takes_any_gpu(&self) -> bool {
+        self.gpu_kinds().iter().any(|kind| kind.of.is_none())
+    }
+
     /// Whether amounts alone do not tell if a node serves: which GPUs and CPUs matters.
     #[must_use]
     pub fn looks_inside(&self) -> bool {

@@ -15,6 +15,7 @@ use muster_model::{GresKind, GresMask, NodeId, Slice};
 
 use crate::state::{Facts, GresSlot, Row};
 
+use super::build::whole_first;
 use super::nodeset::NodeSet;
 
 pub const SEATS: usize = 0;
@@ -34,6 +35,8 @@ pub struct Axes {
     names: Vec<Arc<str>>,
     /// Kinds with an axis of their own, after the names.
     typed: Vec<GresKind>,
+    /// Kinds whose units are instances of GPUs that were cut.
+    cut: BTreeSet<GresKind>,
     /// Which axes each slot of a node counts on; nodes with the same slots share a layout.
     layouts: Vec<Vec<Vec<usize>>>,
     layout_of: Vec<u32>,
@@ -64,9 +67,11 @@ impl Axes {
             let kinds = nodes.clone().flat_map(|f| &f.slots).map(|slot| &slot.kind);
             typed.extend(kinds.filter(|kind| mixed.contains(&kind.name)).cloned());
         }
+        let cut = nodes.clone().flat_map(|f| &f.slots).filter(|slot| slot.cut);
         let mut axes = Axes {
             names: names.into_iter().collect(),
             typed: typed.into_iter().collect(),
+            cut: cut.map(|slot| slot.kind.clone()).collect(),
             ..Axes::default()
         };
         let mut known: Vec<&[GresSlot]> = Vec::new();
@@ -128,6 +133,31 @@ impl Axes {
         self.names.binary_search_by(|n| (**n).cmp(name)).ok().map(|i| FIRST_GRES + i)
     }
 
+    /// Whether some GPUs are instances of GPUs that were cut.
+    #[must_use]
+    pub fn has_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
+    /// Whether the units of this kind are instances of GPUs that were cut.
+    #[must_use]
+    pub fn is_cut(&self, kind: &GresKind) -> bool {
+        self.cut.contains(kind)
+    }
+
+    /// Of the GPUs in some numbers of a node, by axis, those that are not cut.
+    #[must_use]
+    pub fn uncut(&self, facts: &Facts, numbers: impl Fn(usize) -> u32) -> u32 {
+        let gpus = facts.slots.iter().filter(|slot| self.cut.contains(&slot.kind));
+        let Some(name) = self.name("gpu") else { return 0 };
+        // A node all of whose GPUs are of one type needs no axis for it.
+        if facts.slots.iter().filter(|slot| &*slot.kind.name == "gpu").all(|slot| slot.cut) {
+            return 0;
+        }
+        let cut: u32 = gpus.filter_map(|slot| self.kind(&slot.kind)).map(&numbers).sum();
+        numbers(name).saturating_sub(cut)
+    }
+
     fn kind(&self, kind: &GresKind) -> Option<usize> {
         let at = self.typed.binary_search(kind).ok()?;
         Some(FIRST_GRES + self.names.len() + at)
@@ -171,7 +201,8 @@ impl Axes {
     }
 
     /// What a need comes to on a node with this much free: where a name was asked for without a
-    /// type and has axes by type, the types with the most left give first.
+    /// type and has axes by type, whole GPUs give before instances of GPUs that were cut, then the
+    /// types with the most left.
     #[must_use]
     pub fn on_node(&self, need: &Amounts, free: &[u32]) -> Amounts {
         let mut out = need.clone();
@@ -189,7 +220,10 @@ impl Axes {
             let named: u32 = types.iter().map(|t| amount_on(need, *t)).sum();
             let mut left = count.saturating_sub(named);
             types.sort_by_key(|t| std::cmp::Reverse(free[*t]));
-            for axis in types {
+            let left_of = |t: usize| free[t].saturating_sub(amount_on(need, t));
+            let is =
+                |t: usize| (self.cut.contains(&self.typed[t - first_typed]), left_of(t).into());
+            for axis in whole_first(types, is, left.into()) {
                 let take = left.min(free[axis].saturating_sub(amount_on(&out, axis)));
                 if take > 0 {
                     add(&mut out, axis, take);

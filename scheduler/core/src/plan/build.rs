@@ -63,6 +63,7 @@ pub(super) fn pick_units(
         let serving: Vec<usize> =
             (0..left.len()).filter(|i| facts.slots[*i].kind.satisfies(kind)).collect();
         let mut wanted = *count;
+        let serving = whole_first(serving, |i| (facts.slots[i].cut, left[i].count), wanted);
         // One type that has enough is better than a mixture.
         let alone = serving.iter().copied().find(|i| left[*i].count >= wanted);
         for i in alone.into_iter().chain(serving) {
@@ -97,6 +98,27 @@ pub(super) fn pick_units(
         held.map(|(s, (mask, count))| GresMask { kind: s.kind.clone(), mask, count }).collect();
     // Of several kinds each was chosen by itself.
     (!nvlink || joined(wiring, gpus_of(&held))).then_some(held)
+}
+
+/// What serves a wish, in the order in which it is taken: whole GPUs alone if there are enough, else
+/// instances of GPUs that were cut alone, of which a program can use but one; a mixture is the last
+/// resort. `is`: whether the units of one are instances, and how many there are.
+#[must_use]
+pub(super) fn whole_first<T: Copy>(
+    serving: Vec<T>,
+    is: impl Fn(T) -> (bool, u64),
+    wanted: u64,
+) -> Vec<T> {
+    let (cut, mut whole): (Vec<T>, Vec<T>) = serving.into_iter().partition(|at| is(*at).0);
+    let enough = |of: &[T]| of.iter().map(|at| is(*at).1).sum::<u64>() >= wanted;
+    match (enough(&whole), enough(&cut)) {
+        (true, _) => whole,
+        (false, true) => cut,
+        (false, false) => {
+            whole.extend(cut);
+            whole
+        }
+    }
 }
 
 /// Whether NVLink joins these GPUs, directly or over one another.

@@ -19,6 +19,9 @@ pub(super) struct Wish<'a> {
     pub(super) slot: usize,
     /// What the job wants of the network; `None`: nothing, and there is none to speak of.
     pub(super) network: Option<topology::Wish<'a>>,
+    /// GPUs of any type will do, and some are instances of GPUs that were cut: nodes that serve it
+    /// with whole ones come first, whatever they weigh.
+    pub(super) whole_first: bool,
 }
 
 /// Nodes compared one by one at most, when many have equally many GPUs left.
@@ -29,6 +32,32 @@ const GRADED: usize = 12;
 /// Chooses among nodes that are likely to fit, those that do. In rank order.
 #[must_use]
 pub(super) fn nodes(
+    ground: &Ground<'_>,
+    calendar: &Calendar,
+    wish: &Wish<'_>,
+    likely: NodeSet,
+    fits: &mut dyn FnMut(NodeId) -> bool,
+) -> Option<Vec<NodeId>> {
+    if wish.whole_first {
+        let mut whole = likely.clone();
+        for node in likely.iter() {
+            let facts = &ground.view.nodes[node.0 as usize].facts;
+            let free = calendar.free(wish.slot, node);
+            let wanted = ground.axes.uncut(facts, |axis| amount_on(wish.need, axis));
+            let has = ground.axes.uncut(facts, |axis| free[axis]);
+            if has == 0 || has < wanted {
+                whole.remove(node);
+            }
+        }
+        let found = among(ground, calendar, wish, whole, fits);
+        if found.is_some() {
+            return found;
+        }
+    }
+    among(ground, calendar, wish, likely, fits)
+}
+
+fn among(
     ground: &Ground<'_>,
     calendar: &Calendar,
     wish: &Wish<'_>,

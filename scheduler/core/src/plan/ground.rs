@@ -6,13 +6,15 @@
 mod later;
 
 use std::borrow::Cow;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_model::{NodeId, Timestamp};
+use muster_model::{NodeId, Slice, Timestamp};
 
 use crate::state::{Facts, Row};
 
+use super::ask::Ask;
 use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
 use super::binding::{Answers, Inside};
 use super::calendar::{Calendar, Fuel, Want};
@@ -43,6 +45,10 @@ pub struct Ground<'a> {
     closes: bool,
     /// What the starts of this pass left free of the nodes that they took something of, by `NodeId`.
     pub rows: Vec<Option<Box<Row>>>,
+    /// What running jobs give back, once somebody asked for it.
+    returns: OnceCell<Vec<Vec<(Timestamp, &'a Slice)>>>,
+    /// How many rows of later times may still be made.
+    rows_later: Cell<u32>,
 }
 
 /// What a group asks of the nodes, and how far its search came.
@@ -304,16 +310,19 @@ impl Ground<'_> {
             {
                 return false;
             }
-            if !query.uneven {
-                return calendar.has_throughout(slot, to, node, need);
-            }
-            let whole = self.whole_of(node);
-            query.demand.amounts(uniform.tasks, &uniform.shares, whole, &mut amounts);
-            calendar.has_throughout(slot, to, node, &amounts)
+            let has = if query.uneven {
+                let whole = self.whole_of(node);
+                query.demand.amounts(uniform.tasks, &uniform.shares, whole, &mut amounts);
+                calendar.has_throughout(slot, to, node, &amounts)
+            } else {
+                calendar.has_throughout(slot, to, node, need)
+            };
+            has && self.has_inside(&query.demand, need, part, node, slot)
         };
         let idle = self.idle(query, slot, to);
         let network = self.network(query, calendar.start(slot), enough, idle.as_ref());
-        let wish = Wish { nodes: enough, need, slot, network };
+        let whole_first = self.axes.has_cut() && query.demand.ask.takes_any_gpu();
+        let wish = Wish { nodes: enough, need, slot, network, whole_first };
         let chosen = choose::nodes(self, calendar, &wish, nodes, &mut fits);
         *fuel = fuel.saturating_sub(looked);
         let chosen = chosen.ok_or(slot + 1)?;
@@ -327,8 +336,20 @@ impl Ground<'_> {
         Ok(chosen.into_iter().map(part).chain(mates).collect())
     }
 
-    /// The most GPUs of a node that a job can have together. Which ones will be free later nobody
-    /// knows: then the whole node counts.
+    /// Of candidates for a job that takes any GPU, those where no instance of a cut GPU is free;
+    /// `None`: it is all the same.
+    fn without_instances(&self, ask: &Ask, slot: usize, nodes: &[NodeId]) -> Option<Vec<NodeId>> {
+        let gpu = self.axes.name("gpu").filter(|_| self.axes.has_cut() && ask.takes_any_gpu())?;
+        let whole = |node: &NodeId| {
+            let free = self.calendar.free(slot, *node);
+            let facts = &self.view.nodes[node.0 as usize].facts;
+            self.axes.uncut(facts, |axis| free[axis]) == free[gpu]
+        };
+        Some(nodes.iter().copied().filter(whole).collect())
+    }
+
+    /// The most GPUs of a node that a job can have together; later, of the whole node: whether those
+    /// that will be free do is asked last, of few nodes.
     fn most_joined(&self, demand: &Demand, node: NodeId, slot: usize) -> u32 {
         let at = &self.view.nodes[node.0 as usize];
         let row = self.rows[node.0 as usize].as_deref().unwrap_or(&at.free);
@@ -341,7 +362,7 @@ impl Ground<'_> {
         (&at.facts, self.row(node, slot), at.wiring.as_ref())
     }
 
-    /// What is free of a node now; later, all of it: which CPUs and GPUs will be free nobody knows.
+    /// What is free of a node now; later, all of it.
     fn row(&self, node: NodeId, slot: usize) -> &Row {
         let at = &self.view.nodes[node.0 as usize];
         match slot {
@@ -435,8 +456,12 @@ impl Ground<'_> {
         for class in &self.classes {
             candidates.extend(nodes.iter().filter(|node| class.contains(*node)));
         }
-        let mut rooms = Window { ground: self, calendar, slot, to, least: Vec::new() };
-        let mut caps = gather(&query.demand, &candidates, &mut rooms, fuel).ok_or(slot + 1)?;
+        let inside = self.rows_at(&query.demand, &candidates, slot);
+        let mut rooms = Window { ground: self, calendar, slot, to, least: Vec::new(), inside };
+        let whole = self.without_instances(ask, slot, &candidates);
+        let whole = whole.and_then(|nodes| gather(&query.demand, &nodes, &mut rooms, fuel));
+        let caps = whole.or_else(|| gather(&query.demand, &candidates, &mut rooms, fuel));
+        let mut caps = caps.ok_or(slot + 1)?;
         let mut amounts = Amounts::new();
         let mut answers = Answers::default();
         let mut parts = Vec::with_capacity(caps.len());
@@ -448,7 +473,7 @@ impl Ground<'_> {
             query.demand.amounts(cap.tasks, &cap.shares, whole, &mut amounts);
             let short = calendar.window(slot, to).any(|s| !calendar.has(s, cap.node, &amounts));
             let part = (cap.tasks, &*cap.shares);
-            if short || !answers.binds(&query.demand, part, self.inside(cap.node, slot)) {
+            if short || !answers.binds(&query.demand, part, rooms.inside(cap.node)) {
                 return Err(slot + 1);
             }
             let free = calendar.free(slot, cap.node);
@@ -483,15 +508,17 @@ impl Rooms for Whole<'_> {
 }
 
 /// What is free throughout a window.
-struct Window<'a> {
-    ground: &'a Ground<'a>,
+struct Window<'a, 'v> {
+    ground: &'a Ground<'v>,
     calendar: &'a Calendar,
     slot: usize,
     to: usize,
     least: Vec<u32>,
+    /// What is free of nodes then, as far as that is known to the unit.
+    inside: BTreeMap<NodeId, Row>,
 }
 
-impl Rooms for Window<'_> {
+impl Rooms for Window<'_, '_> {
     fn free(&mut self, node: NodeId) -> Option<&[u32]> {
         self.calendar.least(node, self.slot, self.to, &mut self.least);
         Some(&self.least)
@@ -503,10 +530,14 @@ impl Rooms for Window<'_> {
         &self.ground.view.nodes[node.0 as usize].facts
     }
     fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
-        self.ground.most_joined(demand, node, self.slot)
+        match self.inside.get(&node) {
+            Some(row) => self.ground.joined_in(demand, node, row),
+            None => self.ground.most_joined(demand, node, self.slot),
+        }
     }
     fn inside(&self, node: NodeId) -> Inside<'_> {
-        self.ground.inside(node, self.slot)
+        let (facts, row, wiring) = self.ground.inside(node, self.slot);
+        (facts, self.inside.get(&node).unwrap_or(row), wiring)
     }
 }
 
@@ -543,6 +574,8 @@ impl<'a> Ground<'a> {
             closed: NodeSet::new(nodes),
             closes: false,
             rows: vec![None; nodes],
+            returns: OnceCell::new(),
+            rows_later: Cell::new(later::MOST_ROWS),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_model::{JobId, NodeId, Partition, PartitionState, Timestamp};
+use muster_model::{JobId, NodeId, Partition, PartitionState, Slice, Timestamp};
 
 use crate::config::PriorityWeights;
 use crate::priority::Base;
@@ -145,6 +145,18 @@ impl View {
             }
         }
         (nodes, licenses)
+    }
+
+    /// What running jobs give back and when, to the unit, by `NodeId`.
+    #[must_use]
+    pub fn given_back(&self) -> Vec<Vec<(Timestamp, &Slice)>> {
+        let mut out = vec![Vec::new(); self.nodes.len()];
+        for release in self.running.iter() {
+            for slice in &release.slices {
+                out[slice.node.0 as usize].push((release.end, slice));
+            }
+        }
+        out
     }
 }
 

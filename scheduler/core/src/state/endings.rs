@@ -23,6 +23,8 @@ pub struct Release {
     pub end: Timestamp,
     pub job: JobId,
     pub nodes: Box<[(NodeId, Amounts)]>,
+    /// The same to the unit, for those to whom it matters which.
+    pub slices: Box<[Slice]>,
     pub licenses: Box<[(Box<str>, u32)]>,
 }
 
@@ -45,15 +47,14 @@ impl Release {
     /// `None`: it holds nothing, or for ever. `kept_back`: drained GPUs, by node.
     pub(super) fn of(job: &Job, axes: &Axes, kept_back: &BTreeMap<NodeId, u64>) -> Option<Self> {
         let end = end_of(job)?;
-        let node = |slice: &Slice| {
-            let given = match kept_back.get(&slice.node) {
-                Some(drained) => axes.taken(&without(slice, *drained)),
-                None => axes.taken(slice),
-            };
-            (slice.node, given)
+        let given = |slice: &Slice| match kept_back.get(&slice.node) {
+            Some(drained) => without(slice, *drained),
+            None => slice.clone(),
         };
-        let nodes = remaining_slices(job).map(node).collect();
-        Some(Release { end, job: job.id, nodes, licenses: job.spec.licenses.clone().into() })
+        let slices: Box<[Slice]> = remaining_slices(job).map(given).collect();
+        let nodes = slices.iter().map(|slice| (slice.node, axes.taken(slice))).collect();
+        let licenses = job.spec.licenses.clone().into();
+        Some(Release { end, job: job.id, nodes, slices, licenses })
     }
 
     fn key(&self) -> Key {
@@ -152,7 +153,8 @@ mod tests {
 
     fn release(end: i64, job: u32) -> Release {
         let (end, job) = (Timestamp(end), JobId(job));
-        Release { end, job, nodes: Box::default(), licenses: Box::default() }
+        let (nodes, slices, licenses) = (Box::default(), Box::default(), Box::default());
+        Release { end, job, nodes, slices, licenses }
     }
 
     proptest! {

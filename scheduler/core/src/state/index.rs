@@ -14,7 +14,7 @@ use super::endings::{Release, end_of};
 use super::job::{Array, Entry, Job};
 use super::queue::{Place, Surroundings};
 use super::topology::Topology;
-use super::{Derived, PartitionRow, Portion, State, Wiring};
+use super::{Derived, Node, PartitionRow, Portion, State, Wiring};
 
 /// Nodes before one that it may share its wiring with.
 const SHARED_WITH: usize = 16;
@@ -38,7 +38,7 @@ impl State {
             row.members.sort_unstable();
             row.members.dedup();
         }
-        self.derived.axes = Arc::new(Axes::of(self.nodes.iter().map(|node| &*node.facts)));
+        self.derived.lay_axes(&self.nodes);
         (0..self.nodes.len()).for_each(|at| {
             self.rewire(NodeId(u32::try_from(at).expect("node numbers are 32 bits")));
         });
@@ -265,6 +265,11 @@ struct Rows<'a> {
 }
 
 impl Derived {
+    /// Counts anew what kinds of resources there are.
+    pub(crate) fn lay_axes(&mut self, nodes: &[Node]) {
+        self.axes = Arc::new(Axes::of(nodes.iter().map(|node| &*node.facts)));
+    }
+
     fn around<'a>(&'a self, rows: Rows<'a>) -> Surroundings<'a> {
         let Rows { partitions, reservations } = rows;
         Surroundings { partitions, reservations, derived: self }

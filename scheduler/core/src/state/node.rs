@@ -87,6 +87,8 @@ pub struct GresSlot {
     pub kind: GresKind,
     /// Whether units are known one by one (names with at most 64 units).
     pub named: bool,
+    /// Its units are instances of GPUs that were cut (MIG).
+    pub cut: bool,
 }
 
 /// Amounts on one node: all, or free.
@@ -109,8 +111,13 @@ pub struct Units {
 impl Facts {
     #[must_use]
     pub fn new(config: &NodeConfig, inventory: Option<&Inventory>) -> Self {
-        let (slots, gres) = slots(&config.capacity);
+        let (mut slots, gres) = slots(&config.capacity);
         let gpus = inventory.map_or(&[][..], |told| &told.gpus);
+        for (slot, units) in slots.iter_mut().zip(&gres).filter(|(slot, _)| &*slot.kind.name == GPU)
+        {
+            let is_cut = |unit: u32| gpus.get(unit as usize).is_some_and(|gpu| gpu.mig.is_some());
+            slot.cut = units.mask != 0 && Ones(units.mask).all(is_cut);
+        }
         let smallest = |(slot, units): (&GresSlot, &Units)| {
             let of_slot = Ones(units.mask).filter(|_| &*slot.kind.name == GPU);
             let megabytes = |unit: u32| gpus.get(unit as usize).map_or(0, |gpu| gpu.megabytes());
@@ -180,7 +187,7 @@ fn slots(capacity: &Capacity) -> (Vec<GresSlot>, Vec<Units>) {
         let named = total <= 64;
         let ones = if *count >= 64 { u64::MAX } else { (1 << count) - 1 };
         let mask = if named && *count > 0 { ones << before } else { 0 };
-        slots.push(GresSlot { kind: kind.clone(), named });
+        slots.push(GresSlot { kind: kind.clone(), named, cut: false });
         units.push(Units { mask, count: *count });
     }
     (slots, units)

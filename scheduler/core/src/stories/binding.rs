@@ -142,3 +142,47 @@ fn a_job_over_two_nodes_has_its_tasks_where_its_gpus_let_it() {
         &["1 launches on n1,n2"],
     );
 }
+
+#[test]
+fn a_promised_start_waits_for_the_very_cpus_near_the_gpus_that_will_be_free() {
+    let lasting = |minutes: u32, wish: fn(&mut JobSpec, &mut Request)| {
+        move |spec: &mut JobSpec, r: &mut Request| {
+            wish(spec, r);
+            spec.time_limit = Some(TimeLimit::minutes(minutes));
+        }
+    };
+    check(
+        two_halves(),
+        |w| {
+            // The CPUs of the first half for half an hour, the GPUs of the second for an hour, and the
+            // other CPUs of the second for ten minutes.
+            w.submit(lasting(30, |s, r| wanting(0, 8, CpuBinding::Preferred)(s, r)));
+            w.pass();
+            w.submit(lasting(60, |s, r| wanting(2, 1, CpuBinding::Enforced)(s, r)));
+            w.pass();
+            w.submit(lasting(10, |s, r| wanting(0, 7, CpuBinding::Preferred)(s, r)));
+            w.pass();
+            assert_eq!(held(w, 1).0, "0-7");
+            assert_eq!(held(w, 2), ("8".to_owned(), 0b1100));
+            assert_eq!(held(w, 3).0, "9-15");
+            (1..=3).for_each(|job| w.run(job));
+            let begun = w.now;
+            let promised = |w: &World| {
+                let policy = Policy { shadows: 10, ..Policy::easy() };
+                let view = view(&w.state, w.now, &policy);
+                let shadows = plan(&view, &policy, w.now, DEFAULT_FUEL).shadows;
+                let minutes = |at: Timestamp| (at.0 - begun.0) / 60_000;
+                shadows.iter().map(|s| (s.job.0, minutes(s.start))).collect::<Vec<_>>()
+            };
+            w.submit(wanting(1, 6, CpuBinding::Enforced));
+            assert_eq!(
+                promised(w),
+                [(4, 30)],
+                "not when there are CPUs, but when there are near ones"
+            );
+            w.submit(wanting(1, 6, CpuBinding::Preferred));
+            assert_eq!(promised(w), [(4, 30), (5, 10)]);
+        },
+        &["1 runs on n1", "2 runs on n1", "3 runs on n1", "4 waits None", "5 waits None"],
+    );
+}

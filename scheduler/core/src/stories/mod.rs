@@ -10,6 +10,7 @@ mod dependencies;
 mod gangs;
 mod gpus;
 mod het;
+mod instances;
 mod lives;
 mod nodes;
 mod planner;

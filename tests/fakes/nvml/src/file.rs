@@ -14,6 +14,8 @@ pub struct Scene {
     pub layout: String,
     /// `nvmlInit` fails with this NVML return code; 0: it does not.
     pub init_fails: u32,
+    /// `nvmlInit` takes so long, in milliseconds.
+    pub init_slow_ms: u64,
     /// The driver is of before its fabric had several cliques (`nvmlDeviceGetGpuFabricInfo_v4`).
     pub one_clique: bool,
     /// Every call on a device takes so long, in milliseconds.

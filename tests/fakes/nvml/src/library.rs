@@ -152,6 +152,16 @@ impl Seen {
     }
 }
 
+/// Waits for as many milliseconds as a file says. A call that hangs comes back when the file says so.
+fn waited(mut scene: Scene, ms: impl Fn(&Scene) -> u64) -> Scene {
+    let asked = Instant::now();
+    while let Some(rest) = Duration::from_millis(ms(&scene)).checked_sub(asked.elapsed()) {
+        std::thread::sleep(rest.min(GLANCE));
+        scene = double().reader.look().clone();
+    }
+    scene
+}
+
 /// The device behind a handle, whatever is wrong with it.
 fn find(handle: Handle) -> Result<Seen, Return> {
     let number = handle as usize;
@@ -167,12 +177,7 @@ fn find(handle: Handle) -> Result<Seen, Return> {
     let begun = double.begun;
     let mut scene = double.reader.look().clone();
     drop(double);
-    // One that hangs comes back when the file says so.
-    let asked = Instant::now();
-    while let Some(rest) = Duration::from_millis(scene.slow_ms).checked_sub(asked.elapsed()) {
-        std::thread::sleep(rest.min(GLANCE));
-        scene = self::double().reader.look().clone();
-    }
+    scene = waited(scene, |scene| scene.slow_ms);
     let machine = machine(&scene);
     let index = number - 1;
     let gpu = machine.gpus.get(index).ok_or(INVALID_ARGUMENT)?.clone();
@@ -262,10 +267,11 @@ macro_rules! calls {
 
 #[unsafe(no_mangle)]
 extern "C" fn nvmlInit_v2() -> Return {
-    let mut double = double();
-    match double.reader.look().init_fails {
+    let scene = double().reader.look().clone();
+    let scene = waited(scene, |scene| scene.init_slow_ms);
+    match scene.init_fails {
         0 => {
-            double.users += 1;
+            double().users += 1;
             SUCCESS
         }
         fault => fault as Return,

@@ -1,11 +1,72 @@
 //! Places at later times: the earliest for a run, and promises booked, lifted and moved.
 
-use muster_model::Timestamp;
+use std::collections::BTreeMap;
 
+use muster_model::{NodeId, Timestamp};
+
+use crate::state::Row;
+
+use super::super::axes::Amounts;
 use super::super::calendar::{Fuel, Want};
+use super::super::demand::Demand;
 use super::{Ground, Part, Query, end_of};
 
+/// Rows of later times that one pass makes at most, a few microseconds each.
+pub(super) const MOST_ROWS: u32 = 2_000;
+
 impl Ground<'_> {
+    /// What will be free of a node at a later slot, to the unit, if nobody begins there before. `None`:
+    /// it is not known, since starts of this pass are there, or enough was asked.
+    fn row_at(&self, node: NodeId, slot: usize) -> Option<Row> {
+        let place = node.0 as usize;
+        if self.rows[place].is_some() {
+            return None;
+        }
+        self.rows_later.set(self.rows_later.get().checked_sub(1)?);
+        let (at, begins) = (&self.view.nodes[place], self.calendar.start(slot));
+        let returns = self.returns.get_or_init(|| self.view.given_back());
+        let mut row = Row::clone(&at.free);
+        for (_, slice) in returns[place].iter().filter(|(end, _)| *end <= begins) {
+            row.give(&at.facts, slice);
+        }
+        Some(row)
+    }
+
+    /// The same of several nodes, for a demand to which it matters.
+    pub(super) fn rows_at(
+        &self,
+        demand: &Demand,
+        nodes: &[NodeId],
+        slot: usize,
+    ) -> BTreeMap<NodeId, Row> {
+        let asked = nodes.iter().filter(|_| slot > 0 && demand.ask.looks_inside());
+        asked.filter_map(|node| Some((*node, self.row_at(*node, slot)?))).collect()
+    }
+
+    /// The most GPUs that a job can have together, of those in a row.
+    pub(super) fn joined_in(&self, demand: &Demand, node: NodeId, row: &Row) -> u32 {
+        let at = &self.view.nodes[node.0 as usize];
+        demand.most_joined(&at.facts, Some((row, at.wiring.as_deref())))
+    }
+
+    /// Whether a node that has enough by numbers at a later slot has it joined and near as well.
+    pub(super) fn has_inside(
+        &self,
+        demand: &Demand,
+        need: &Amounts,
+        part: (u32, &[u64]),
+        node: NodeId,
+        slot: usize,
+    ) -> bool {
+        if slot == 0 || !demand.ask.looks_inside() {
+            return true;
+        }
+        let Some(row) = self.row_at(node, slot) else { return true };
+        let at = &self.view.nodes[node.0 as usize];
+        demand.gpus(need) <= self.joined_in(demand, node, &row)
+            && demand.binds(part, &at.facts, &row, at.wiring.as_deref())
+    }
+
     /// The earliest place from a slot on, with its slot.
     pub fn earliest(
         &self,
