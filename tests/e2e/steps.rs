@@ -222,6 +222,34 @@ fn a_step_joins_a_running_job_by_its_number_and_others_may_not() {
 }
 
 #[test]
+fn a_task_of_an_array_is_entered_and_looked_at_by_its_index() {
+    let cluster = Cluster::start();
+    let text = "srun bash -c 'touch up.$SLURM_ARRAY_TASK_ID; sleep 300'";
+    let array = cluster.submit(&["--array=3,7%1", "-o", "array.out", "--wrap", text]);
+    let (runs, waits) = (format!("{array}_3"), format!("{array}_7"));
+    wait("the step", || cluster.work().join("up.3").exists());
+    let jobid = |of: &str| format!("--jobid={of}");
+    let show = ["--overlap", "printenv", "SLURM_ARRAY_TASK_ID"];
+    let said = cluster.run(&[&["srun", &jobid(&runs)], &show[..]].concat());
+    assert_eq!((said.code, said.out.as_str()), (0, "3\n"), "{said:?}");
+    let said = cluster.run(&["muster", "ssh", &runs, "echo $SLURM_ARRAY_TASK_ID"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "3\n"), "{said:?}");
+    let layout = cluster.ok(&["sattach", "--layout", &format!("{runs}.0")]);
+    assert!(layout.contains("1 tasks, 1 nodes"), "{layout}");
+    for (name, why) in [
+        (&waits, "Job is pending execution"),
+        (&format!("{array}_4"), "Invalid job id specified"),
+        (&format!("{array}_[3,7]"), "Invalid job id specified"),
+    ] {
+        let said = cluster.run(&["srun", &jobid(name), "true"]);
+        assert!(said.code == 1 && said.err.contains(why), "{name}: {said:?}");
+    }
+    cluster.ok(&["scancel", &format!("{runs}.0")]);
+    cluster.ok(&["scancel", &array.to_string()]);
+    cluster.ended(array);
+}
+
+#[test]
 fn a_users_tasks_are_the_users_and_nothing_more() {
     if !root("jobs of another user") {
         return;

@@ -40,7 +40,7 @@ mod terminal;
 mod variables;
 mod wish;
 
-pub use cancel::{among, cancel};
+pub(crate) use cancel::{among, cancel};
 pub use salloc::salloc;
 pub use sattach::sattach;
 pub use sbcast::sbcast;
