@@ -104,6 +104,47 @@ fn the_step_of_an_srun_that_was_killed_ends_and_its_row_says_what_it_used() {
     assert_eq!([row(0), row(1)], rows, "as in the history");
 }
 
+#[test]
+fn a_step_that_is_stopped_says_why_as_its_job_does() {
+    let cluster = Cluster::start();
+    let text = "[ ${SLURM_RESTART_COUNT:-0} = 0 ] || exec echo again\n\
+                srun bash -c 'echo ready; exec sleep 300'";
+    let begin = |out: &str, more: &[&str]| {
+        let file = cluster.script("why.sh", &format!("#!/bin/bash\n{text}\n"));
+        let shape = ["-N2", "-n2", "--requeue", "--open-mode=append", "-o", out];
+        let job = cluster.submit(&[&shape[..], more, &[&file]].concat());
+        wait("both tasks", || cluster.text(out).matches("ready").count() == 2);
+        job
+    };
+    let told = |out: &str, what: &str, why: &str| {
+        let (begin, end) = (format!("slurmstepd: error: *** {what} ON n1 CANCELLED AT 2"), why);
+        let is = |line: &&str| line.starts_with(&begin) && line.ends_with(&format!("{end} ***"));
+        let text = cluster.text(out);
+        assert_eq!(text.lines().filter(is).count(), 1, "{what}{why}:\n{text}");
+    };
+    let job = begin("requeue.out", &[]);
+    cluster.ok(&["scontrol", "requeue", &job.to_string()]);
+    cluster.until_written("requeue.out", "again");
+    told("requeue.out", &format!("STEP {job}.0"), " DUE TO JOB REQUEUE");
+    told("requeue.out", &format!("JOB {job}"), " DUE TO JOB REQUEUE");
+    cluster.ended(job);
+
+    let job = begin("lost.out", &["--no-requeue"]);
+    cluster.ok(&["scontrol", "update", "nodename=n2", "state=down", "reason=gone"]);
+    let why = " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS";
+    assert_eq!(cluster.outcome(job).0, "NODE_FAIL");
+    told("lost.out", &format!("STEP {job}.0"), why);
+    told("lost.out", &format!("JOB {job}"), why);
+    cluster.ok(&["scontrol", "update", "nodename=n2", "state=resume"]);
+
+    let job = begin("cancel.out", &[]);
+    cluster.ok(&["scancel", &job.to_string()]);
+    assert_eq!(cluster.outcome(job).0, "CANCELLED");
+    let text = cluster.text("cancel.out");
+    assert!(text.contains(&format!("*** STEP {job}.0 ON n1 CANCELLED AT 2")), "{text}");
+    assert!(!text.contains("DUE TO"), "nobody's fault but the user's: {text}");
+}
+
 /// The log's length, as a controller says when it reads it back.
 fn log_length(cluster: &Cluster) -> u64 {
     let log = cluster.log("controller");
