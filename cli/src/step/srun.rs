@@ -298,7 +298,7 @@ pub(crate) async fn described(
             })
             .await;
         match answer {
-            Err(AgentError::Refused { .. }) if tokio::time::Instant::now() < until => {
+            Err(AgentError::NotThere(_)) if tokio::time::Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             answer => return answer,
