@@ -87,6 +87,28 @@ fn steps_of_one_job_share_what_it_has_and_the_next_starts_when_one_ends() {
 }
 
 #[test]
+fn a_step_that_waits_begins_as_soon_as_there_is_room() {
+    let cluster = Cluster::start();
+    let out = cluster.batch(
+        &["-N1", "-n2"],
+        "task='echo from $(date +%s%3N); sleep 1.5; echo to $(date +%s%3N)'\n\
+         for i in 1 2 3 4; do srun -n1 --exact -Q bash -c \"$task\" & done; wait",
+    );
+    let times = |word: &str| -> Vec<i64> {
+        let mut all: Vec<i64> =
+            out.lines().filter_map(|l| l.strip_prefix(word)?.trim().parse().ok()).collect();
+        all.sort_unstable();
+        assert_eq!(all.len(), 4, "{out}");
+        all
+    };
+    let (from, to) = (times("from"), times("to"));
+    // Milliseconds from the end of one to the beginning of who waited for it.
+    let gaps = [from[2] - to[0], from[3] - to[1]];
+    println!("gaps of {gaps:?} ms");
+    assert!(gaps.iter().all(|gap| (0..1000).contains(gap)), "{gaps:?} ms:\n{out}");
+}
+
+#[test]
 fn gpus_are_given_to_one_step_at_a_time() {
     let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4", "--gpus-per-node=4"]);
     let out = cluster.batch(&["-n4", "--gres=gpu:4"],
