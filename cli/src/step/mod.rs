@@ -16,7 +16,7 @@ mod agents;
 mod alloc;
 mod bcast;
 mod cancel;
-mod container;
+pub(crate) mod container;
 mod course;
 mod exchange;
 pub(crate) mod figures;
