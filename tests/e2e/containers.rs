@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Cluster, STRANGER, root};
+use crate::harness::{Cluster, STRANGER, root, wait};
 
 /// A root with one program under many names, which the stranger owns; `None` where none can be run.
 fn tiny_root(cluster: &Cluster) -> Option<PathBuf> {
@@ -109,6 +109,7 @@ fn a_batch_script_runs_in_the_image_and_its_end_is_the_jobs() {
          #SBATCH --container-mounts={work}:/made/here --container-workdir=/made\n\
          cat /mark; pwd; echo $0 $1 $SLURM_JOB_ID; ls -d /usr; cat here/given\n\
          trap 'echo stopped > here/stopped; exit 3' TERM\n\
+         trap 'echo usr >> here/usr' USR1\n\
          [ $1 = stay ] && {{ echo up; while :; do sleep 0.1; done; }}; exit 4\n",
         work = work.display()
     );
@@ -129,6 +130,10 @@ fn a_batch_script_runs_in_the_image_and_its_end_is_the_jobs() {
     assert!(out.contains("/usr: No such file"), "{out}");
     let job = submit("stay", "stay.out");
     cluster.until_written("stay.out", "up");
+    for count in 1..=2 {
+        cluster.ok(&["scancel", "-b", "--signal=USR1", &job.to_string()]);
+        wait("the signal", || cluster.text("usr").matches("usr\n").count() == count);
+    }
     cluster.ok(&["scancel", &job.to_string()]);
     assert_eq!(cluster.outcome(job).0, "CANCELLED");
     assert_eq!(cluster.text("stopped"), "stopped\n", "the script hears of its end in there");
@@ -137,6 +142,42 @@ fn a_batch_script_runs_in_the_image_and_its_end_is_the_jobs() {
     assert_eq!(cluster.outcome(job + 1), ("FAILED".to_owned(), "1:0".to_owned()));
     let out = cluster.text("no.out");
     assert!(out.contains("container image /nosuch: No such file"), "{out}");
+}
+
+#[test]
+fn signals_are_for_the_program_and_not_for_what_is_around_it() {
+    if !root("tasks of another user") {
+        return;
+    }
+    let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4"]);
+    let Some(tree) = tiny_root(&cluster) else { return };
+    let work = cluster.work();
+    chown(&work, Some(STRANGER), Some(STRANGER)).unwrap();
+    let task = "trap 'echo usr >> /made/here/usr' USR1\ntrap 'echo stopped; exit 3' TERM\n\
+                echo up; while :; do sleep 0.1; done\n";
+    cluster.script("task.sh", task);
+    let line = format!(
+        "{}/bin/srun -n2 --container-image={} --container-mounts={work}:/made/here \
+         sh /made/here/task.sh; echo code $?",
+        cluster.dir().display(),
+        tree.display(),
+        work = work.display()
+    );
+    let out = work.join("sig.out").display().to_string();
+    let words = ["sbatch", "--parsable", "-n2", "-o", &out, "--wrap", &line];
+    let said = cluster.run_as(STRANGER, &words);
+    let job = said.out.trim().parse::<u32>().unwrap_or_else(|_| panic!("{said:?}"));
+    wait("both tasks", || cluster.text("sig.out").matches("up").count() == 2);
+    for count in [2, 4] {
+        cluster.ok(&["scancel", "--signal=USR1", &format!("{job}.0")]);
+        wait("the signal", || cluster.text("usr").matches("usr\n").count() == count);
+    }
+    cluster.ok(&["scancel", &format!("{job}.0")]);
+    cluster.until_written("sig.out", "code");
+    let text = cluster.text("sig.out");
+    assert_eq!(text.matches("stopped\n").count(), 2, "{text}");
+    assert!(text.contains("code 3"), "{text}");
+    cluster.ended(job);
 }
 
 #[test]
