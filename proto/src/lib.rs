@@ -4,12 +4,14 @@
 //! Knows no decisions and no I/O. `convert` is the only place that names wire and model together;
 //! a message that does not make sense is refused there with the field's name.
 //!
+//! - `container`: a batch script's root file system among a job's extras
 //! - `token`: what the cluster key signs (users, agents, launches)
 //! - `muster/v1`: the client API (jobs, query, admin)
 //! - `muster/agent/v1`: the agents' session
 //! - `muster/shim/v1`: spool files and the shim's socket
 //! - `muster/store/v1`: records on disk, versioned apart from the API
 
+mod container;
 pub mod convert;
 pub mod token;
 

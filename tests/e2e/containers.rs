@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Cluster, STRANGER, root};
+use crate::harness::{Cluster, STRANGER, root, wait};
 
 /// A root with one program under many names, which the stranger owns; `None` where none can be run.
 fn tiny_root(cluster: &Cluster) -> Option<PathBuf> {
@@ -17,7 +17,7 @@ fn tiny_root(cluster: &Cluster) -> Option<PathBuf> {
     }
     fs::create_dir_all(image.join("bin")).unwrap();
     fs::copy(busybox, image.join("bin/busybox")).unwrap();
-    for name in ["sh", "ls", "cat", "id", "pwd", "touch", "mkdir"] {
+    for name in ["sh", "ls", "cat", "id", "pwd", "touch", "mkdir", "sleep"] {
         symlink("busybox", image.join("bin").join(name)).unwrap();
     }
     fs::write(image.join("mark"), "inside\n").unwrap();
@@ -96,6 +96,91 @@ fn tasks_of_two_nodes_see_the_image_and_what_was_mounted_and_nothing_else() {
 }
 
 #[test]
+fn a_batch_script_runs_in_the_image_and_its_end_is_the_jobs() {
+    if !root("tasks of another user") {
+        return;
+    }
+    let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4"]);
+    let Some(tree) = tiny_root(&cluster) else { return };
+    let (image, work) = (tree.display(), cluster.work());
+    chown(&work, Some(STRANGER), Some(STRANGER)).unwrap();
+    let script = format!(
+        "#!/bin/sh\n#SBATCH --container-image={image} --no-container-mount-home\n\
+         #SBATCH --container-mounts={work}:/made/here --container-workdir=/made\n\
+         cat /mark; pwd; echo $0 $1 $SLURM_JOB_ID; ls -d /usr; cat here/given\n\
+         trap 'echo stopped > here/stopped; exit 3' TERM\n\
+         trap 'echo usr >> here/usr' USR1\n\
+         [ $1 = stay ] && {{ echo up; while :; do sleep 0.1; done; }}; exit 4\n",
+        work = work.display()
+    );
+    cluster.script("inside.sh", &script);
+    cluster.script("given", "given\n");
+    let submit = |word: &str, out: &str| {
+        let (script, out) = (work.join("inside.sh"), work.join(out));
+        let (script, out) = (script.display().to_string(), out.display().to_string());
+        let said = cluster.run_as(STRANGER, &["sbatch", "--parsable", "-o", &out, &script, word]);
+        said.out.trim().parse::<u32>().unwrap_or_else(|_| panic!("{said:?}"))
+    };
+    let job = submit("go", "go.out");
+    let (state, exit) = cluster.outcome(job);
+    let out = cluster.text("go.out");
+    assert_eq!((state.as_str(), exit.as_str()), ("FAILED", "4:0"), "{out}");
+    let expected = format!("inside\n/made\n/dev/slurm_script go {job}\n");
+    assert!(out.starts_with(&expected) && out.contains("given\n"), "{out}");
+    assert!(out.contains("/usr: No such file"), "{out}");
+    let job = submit("stay", "stay.out");
+    cluster.until_written("stay.out", "up");
+    for count in 1..=2 {
+        cluster.ok(&["scancel", "-b", "--signal=USR1", &job.to_string()]);
+        wait("the signal", || cluster.text("usr").matches("usr\n").count() == count);
+    }
+    cluster.ok(&["scancel", &job.to_string()]);
+    assert_eq!(cluster.outcome(job).0, "CANCELLED");
+    assert_eq!(cluster.text("stopped"), "stopped\n", "the script hears of its end in there");
+    let said = cluster.run(&["sbatch", "--container-image=/nosuch", "--wrap=true", "-o", "no.out"]);
+    assert_eq!(said.code, 0, "the image is the node's: {said:?}");
+    assert_eq!(cluster.outcome(job + 1), ("FAILED".to_owned(), "1:0".to_owned()));
+    let out = cluster.text("no.out");
+    assert!(out.contains("container image /nosuch: No such file"), "{out}");
+}
+
+#[test]
+fn signals_are_for_the_program_and_not_for_what_is_around_it() {
+    if !root("tasks of another user") {
+        return;
+    }
+    let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4"]);
+    let Some(tree) = tiny_root(&cluster) else { return };
+    let work = cluster.work();
+    chown(&work, Some(STRANGER), Some(STRANGER)).unwrap();
+    let task = "trap 'echo usr >> /made/here/usr' USR1\ntrap 'echo stopped; exit 3' TERM\n\
+                echo up; while :; do sleep 0.1; done\n";
+    cluster.script("task.sh", task);
+    let line = format!(
+        "{}/bin/srun -n2 --container-image={} --container-mounts={work}:/made/here \
+         sh /made/here/task.sh; echo code $?",
+        cluster.dir().display(),
+        tree.display(),
+        work = work.display()
+    );
+    let out = work.join("sig.out").display().to_string();
+    let words = ["sbatch", "--parsable", "-n2", "-o", &out, "--wrap", &line];
+    let said = cluster.run_as(STRANGER, &words);
+    let job = said.out.trim().parse::<u32>().unwrap_or_else(|_| panic!("{said:?}"));
+    wait("both tasks", || cluster.text("sig.out").matches("up").count() == 2);
+    for count in [2, 4] {
+        cluster.ok(&["scancel", "--signal=USR1", &format!("{job}.0")]);
+        wait("the signal", || cluster.text("usr").matches("usr\n").count() == count);
+    }
+    cluster.ok(&["scancel", &format!("{job}.0")]);
+    cluster.until_written("sig.out", "code");
+    let text = cluster.text("sig.out");
+    assert_eq!(text.matches("stopped\n").count(), 2, "{text}");
+    assert!(text.contains("code 3"), "{text}");
+    cluster.ended(job);
+}
+
+#[test]
 fn a_squashfs_image_is_unpacked_once_and_nobody_writes_to_it() {
     if !root("tasks of another user") {
         return;
@@ -149,6 +234,9 @@ fn what_is_no_container_is_named() {
         (&["srun", "--container-image=docker://x", "true"][..], "images are not fetched"),
         (&["srun", "--container-name=x", "true"], "--container-name is not supported"),
         (&["srun", "--container-mounts=/a:/b", "true"], "needs --container-image"),
+        (&["sbatch", "--container-image=docker://x", "--wrap=true"], "images are not fetched"),
+        (&["sbatch", "--container-name=x", "--wrap=true"], "--container-name is not supported"),
+        (&["sbatch", "--container-readonly", "--wrap=true"], "needs --container-image"),
         (&["salloc", "--container-image=/r", "true"], "belongs to srun"),
     ] {
         let said = cluster.run(words);

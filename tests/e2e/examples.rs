@@ -79,14 +79,18 @@ fn one_gpu_a_sweep_and_many_short_steps() {
 }
 
 #[test]
-fn torchrun_starts_every_rank_of_two_nodes() {
+fn launchers_of_training_start_every_rank_of_two_nodes() {
     let Some(cluster) = cluster() else { return };
     let train = "import os\nline = [os.environ[k] for k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', \
-                 'SLURMD_NODENAME')]\nos.write(1, (' '.join(line) + '\\n').encode())\n";
+                 'SLURMD_NODENAME')]\nline += [os.environ.get('MASTER_ADDR', '-')]\n\
+                 os.write(1, (' '.join(line) + '\\n').encode())\n";
     cluster.script("train.py", train);
-    let expected: Vec<String> =
-        (0..8).map(|rank| format!("{rank} {} 8 n{}", rank % 4, rank / 4 + 1)).collect();
-    assert_eq!(sorted(&run(&cluster, "ddp")), expected);
+    // torchrun's ranks meet where it said; the others' are told where.
+    for (name, head) in [("ddp", "-"), ("accelerate", "n1"), ("deepspeed", "n1")] {
+        let line = |rank| format!("{rank} {} 8 n{} {head}", rank % 4, rank / 4 + 1);
+        let expected: Vec<String> = (0..8).map(line).collect();
+        assert_eq!(sorted(&run(&cluster, name)), expected, "{name}");
+    }
 }
 
 #[test]

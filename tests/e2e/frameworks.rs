@@ -41,6 +41,37 @@ fn frameworks_find_ranks_and_a_coordinator_that_resolves() {
 }
 
 #[test]
+fn deepspeeds_own_launcher_has_its_ranks_and_what_it_exports() {
+    if !Path::new(PYTHON).exists() {
+        return;
+    }
+    let cluster = Cluster::with(&[
+        "--nodes=2",
+        "--cpus-per-node=4",
+        "--mem-per-node=4G",
+        "--gpus-per-node=4",
+    ]);
+    let train = "import os\nplace = [os.environ[k] for k in ('SLURM_PROCID', 'SLURM_LOCALID', \
+                 'SLURM_NTASKS', 'NCCL_DEBUG', 'CUDA_VISIBLE_DEVICES')]\n\
+                 os.write(1, (' '.join(place) + '\\n').encode())\n";
+    cluster.script("train.py", train);
+    // The hostfile as its users make it, and the command that its --launcher slurm makes of it.
+    let out = cluster.batch(
+        &["-N2", "--ntasks-per-node=4", "--gres=gpu:4"],
+        &format!(
+            "scontrol show hostnames | sed \"s/$/ slots=$SLURM_GPUS_ON_NODE/\" > hostfile\n\
+             total=$(awk -F= '{{n += $2}} END {{print n}}' hostfile)\n\
+             which sinfo > /dev/null && srun -n $total --comment run --nodes 2 --gpus 8 \
+             --export=ALL,PYTHONPATH=$PWD,NCCL_DEBUG=WARN {PYTHON} -u train.py"
+        ),
+    );
+    assert_eq!(cluster.text("hostfile"), "n1 slots=4\nn2 slots=4\n");
+    let line = |rank| format!("{rank} {} 8 WARN 0,1,2,3", rank % 4);
+    let expected: Vec<String> = (0..8).map(line).collect();
+    assert_eq!(sorted(&out), expected);
+}
+
+#[test]
 fn a_shell_that_somebody_types_into_is_told_from_a_job() {
     if !Path::new(PYTHON).exists() {
         return;

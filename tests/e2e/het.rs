@@ -80,6 +80,20 @@ fn components_wait_start_and_are_cancelled_together() {
     assert_eq!((said.code, said.err.as_str()), (1, text));
     assert_eq!(cluster.ok(&["squeue", "-h", "-j", "1+1"]), "");
     assert_eq!(squeue(), "2+0 R None\n2+1 R None");
+    // Nor is it for those who would enter it or look at it.
+    for words in [
+        &["srun", "--jobid=1+1", "true"][..],
+        &["muster", "ssh", "1+1", "true"],
+        &["sattach", "1+1.0"],
+        &["sbcast", "-j", "1+1", &file, "copy"],
+        &["scancel", "1+1.0"],
+    ] {
+        let said = cluster.run(words);
+        assert!(said.code == 1 && said.out.is_empty(), "{words:?}: {said:?}");
+        assert!(said.err.contains("job 1+1: Invalid job id specified"), "{words:?}: {said:?}");
+    }
+    let said = cluster.run(&["srun", "--jobid=2+1", "--overlap", "printenv", "SLURM_JOB_ID"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "3\n"), "{said:?}");
     assert_eq!(cluster.ok(&["squeue", "-h", "-o", "%i", "-j", "2+0"]), "2+0");
     cluster.ok(&["scancel", "2+1"]);
     let rows = cluster.ended(2);

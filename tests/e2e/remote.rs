@@ -225,6 +225,12 @@ fn hosts_that_share_nothing_but_a_wire_run_steps_and_a_cut_is_told_and_mended() 
     });
     let state = ["squeue", "-h", "-t", "all", "-j", &plain.to_string(), "-o", "%t"];
     until(&lab, "the requeue", &state, |out| out == "PD");
+    let text = lab.text(&plain_out);
+    for what in [format!("JOB {plain}"), format!("STEP {plain}.0")] {
+        let (begin, end) =
+            (format!("*** {what} ON n2 CANCELLED AT 2"), " DUE TO NODE FAILURE, SEE");
+        assert!(text.lines().any(|l| l.contains(&begin) && l.contains(end)), "{what}: {text}");
+    }
     wait_or(
         "the step to go on without n3",
         || lab.text("on.out"),

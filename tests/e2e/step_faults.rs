@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Cluster, finish, lives, processes_of, wait, wait_or};
+use crate::harness::{Cluster, STRANGER, Said, finish, lives, processes_of, root, wait, wait_or};
 
 /// A batch job's script; its number.
 #[track_caller]
@@ -102,6 +102,47 @@ fn the_step_of_an_srun_that_was_killed_ends_and_its_row_says_what_it_used() {
     assert!(cpu[0].0 == "1" && cpu[0].1 > 0.1, "{rows:?}");
     assert!(cpu[1].0 == "2" && cpu[1].1 > 0.2, "{rows:?}");
     assert_eq!([row(0), row(1)], rows, "as in the history");
+}
+
+#[test]
+fn a_step_that_is_stopped_says_why_as_its_job_does() {
+    let cluster = Cluster::start();
+    let text = "[ ${SLURM_RESTART_COUNT:-0} = 0 ] || exec echo again\n\
+                srun bash -c 'echo ready; exec sleep 300'";
+    let begin = |out: &str, more: &[&str]| {
+        let file = cluster.script("why.sh", &format!("#!/bin/bash\n{text}\n"));
+        let shape = ["-N2", "-n2", "--requeue", "--open-mode=append", "-o", out];
+        let job = cluster.submit(&[&shape[..], more, &[&file]].concat());
+        wait("both tasks", || cluster.text(out).matches("ready").count() == 2);
+        job
+    };
+    let told = |out: &str, what: &str, why: &str| {
+        let (begin, end) = (format!("slurmstepd: error: *** {what} ON n1 CANCELLED AT 2"), why);
+        let is = |line: &&str| line.starts_with(&begin) && line.ends_with(&format!("{end} ***"));
+        let text = cluster.text(out);
+        assert_eq!(text.lines().filter(is).count(), 1, "{what}{why}:\n{text}");
+    };
+    let job = begin("requeue.out", &[]);
+    cluster.ok(&["scontrol", "requeue", &job.to_string()]);
+    cluster.until_written("requeue.out", "again");
+    told("requeue.out", &format!("STEP {job}.0"), " DUE TO JOB REQUEUE");
+    told("requeue.out", &format!("JOB {job}"), " DUE TO JOB REQUEUE");
+    cluster.ended(job);
+
+    let job = begin("lost.out", &["--no-requeue"]);
+    cluster.ok(&["scontrol", "update", "nodename=n2", "state=down", "reason=gone"]);
+    let why = " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS";
+    assert_eq!(cluster.outcome(job).0, "NODE_FAIL");
+    told("lost.out", &format!("STEP {job}.0"), why);
+    told("lost.out", &format!("JOB {job}"), why);
+    cluster.ok(&["scontrol", "update", "nodename=n2", "state=resume"]);
+
+    let job = begin("cancel.out", &[]);
+    cluster.ok(&["scancel", &job.to_string()]);
+    assert_eq!(cluster.outcome(job).0, "CANCELLED");
+    let text = cluster.text("cancel.out");
+    assert!(text.contains(&format!("*** STEP {job}.0 ON n1 CANCELLED AT 2")), "{text}");
+    assert!(!text.contains("DUE TO"), "nobody's fault but the user's: {text}");
 }
 
 /// The log's length, as a controller says when it reads it back.
@@ -233,6 +274,69 @@ fn wishes_that_cannot_be_are_refused_in_slurms_words() {
         assert!(part.contains(&said), "{said:?} is missing in\n{part}\nof\n{out}");
         assert!(format!("code {after}").starts_with(&end), "{said}: not {end:?} but {after:?}");
         rest = after.split_once('\n').map_or("", |(_, rest)| rest);
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_run_is_named_with_the_code_of_who_tried() {
+    let cluster = Cluster::start();
+    cluster.script("there", "not executable");
+    // A shell's codes are the script's own; srun's are the system's numbers, as Slurm's.
+    for (command, code, said) in [
+        ("./nothere", "127:0", "not found"),
+        ("./there", "126:0", "Permission denied"),
+        ("srun ./nothere", "2:0", "execve(): ./nothere: No such file or directory"),
+        ("srun ./there", "13:0", "execve(): ./there: Permission denied"),
+        ("srun sh -c ./nothere", "127:0", "Exited with exit code 127"),
+    ] {
+        let job = cluster.submit(&["-o", "run.out", "--wrap", command]);
+        let (state, exit) = cluster.outcome(job);
+        assert_eq!((state.as_str(), exit.as_str()), ("FAILED", code), "{command}");
+        let text = cluster.text("run.out");
+        assert!(text.contains(said), "{command}: {text}");
+    }
+}
+
+#[test]
+fn jobs_that_are_not_there_or_not_ones_own_are_refused_by_each_way_into_them() {
+    let cluster = Cluster::start();
+    cluster.script("file", "some text");
+    let ways = |job: &str| -> Vec<Vec<String>> {
+        let lines = [
+            format!("srun --jobid={job} --overlap id"),
+            format!("sattach {job}.0"),
+            format!("sbcast -j {job} /etc/hostname /tmp/nobody-writes-this"),
+            format!("muster ssh {job} id"),
+            format!("scancel {job}.0"),
+        ];
+        lines.map(|line| line.split(' ').map(str::to_owned).collect()).to_vec()
+    };
+    #[track_caller]
+    fn check(said: &Said, words: &[&str], why: &str) {
+        assert!(said.code == 1 && said.out.is_empty(), "{words:?}: {said:?}");
+        assert!(said.err.contains(why), "{words:?}: {why:?} is not in {said:?}");
+    }
+    for line in ways("4711") {
+        let words: Vec<&str> = line.iter().map(String::as_str).collect();
+        check(&cluster.run(&words), &words, "Invalid job id specified");
+    }
+    let job = batch(&cluster, &["-n1"], "srun bash -c 'echo up; exec sleep 300'");
+    cluster.until_written("faults.out", "up");
+    if root("another user's commands") {
+        for line in ways(&job.to_string()) {
+            let words: Vec<&str> = line.iter().map(String::as_str).collect();
+            let said = cluster.run_as(STRANGER, &words);
+            check(&said, &words, "Access/permission denied");
+        }
+    }
+    let queue = || cluster.ok(&["squeue", "-s", "-h", "-o", "%i"]);
+    let goes_on = || queue().lines().any(|step| step == format!("{job}.0"));
+    wait_or("the step, which goes on", queue, goes_on);
+    cluster.ok(&["scancel", &job.to_string()]);
+    cluster.ended(job);
+    for line in ways(&job.to_string()) {
+        let words: Vec<&str> = line.iter().map(String::as_str).collect();
+        check(&cluster.run(&words), &words, "already completing or completed");
     }
 }
 

@@ -87,6 +87,28 @@ fn steps_of_one_job_share_what_it_has_and_the_next_starts_when_one_ends() {
 }
 
 #[test]
+fn a_step_that_waits_begins_as_soon_as_there_is_room() {
+    let cluster = Cluster::start();
+    let out = cluster.batch(
+        &["-N1", "-n2"],
+        "task='echo from $(date +%s%3N); sleep 1.5; echo to $(date +%s%3N)'\n\
+         for i in 1 2 3 4; do srun -n1 --exact -Q bash -c \"$task\" & done; wait",
+    );
+    let times = |word: &str| -> Vec<i64> {
+        let mut all: Vec<i64> =
+            out.lines().filter_map(|l| l.strip_prefix(word)?.trim().parse().ok()).collect();
+        all.sort_unstable();
+        assert_eq!(all.len(), 4, "{out}");
+        all
+    };
+    let (from, to) = (times("from"), times("to"));
+    // Milliseconds from the end of one to the beginning of who waited for it.
+    let gaps = [from[2] - to[0], from[3] - to[1]];
+    println!("gaps of {gaps:?} ms");
+    assert!(gaps.iter().all(|gap| (0..1000).contains(gap)), "{gaps:?} ms:\n{out}");
+}
+
+#[test]
 fn gpus_are_given_to_one_step_at_a_time() {
     let cluster = Cluster::with(&["--nodes=1", "--cpus-per-node=4", "--gpus-per-node=4"]);
     let out = cluster.batch(&["-n4", "--gres=gpu:4"],
@@ -219,6 +241,34 @@ fn a_step_joins_a_running_job_by_its_number_and_others_may_not() {
     cluster.ended(job);
     let said = cluster.run(&["srun", &id, "true"]);
     assert!(said.code == 1 && said.err.contains("already completing or completed"), "{said:?}");
+}
+
+#[test]
+fn a_task_of_an_array_is_entered_and_looked_at_by_its_index() {
+    let cluster = Cluster::start();
+    let text = "srun bash -c 'touch up.$SLURM_ARRAY_TASK_ID; sleep 300'";
+    let array = cluster.submit(&["--array=3,7%1", "-o", "array.out", "--wrap", text]);
+    let (runs, waits) = (format!("{array}_3"), format!("{array}_7"));
+    wait("the step", || cluster.work().join("up.3").exists());
+    let jobid = |of: &str| format!("--jobid={of}");
+    let show = ["--overlap", "printenv", "SLURM_ARRAY_TASK_ID"];
+    let said = cluster.run(&[&["srun", &jobid(&runs)], &show[..]].concat());
+    assert_eq!((said.code, said.out.as_str()), (0, "3\n"), "{said:?}");
+    let said = cluster.run(&["muster", "ssh", &runs, "echo $SLURM_ARRAY_TASK_ID"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "3\n"), "{said:?}");
+    let layout = cluster.ok(&["sattach", "--layout", &format!("{runs}.0")]);
+    assert!(layout.contains("1 tasks, 1 nodes"), "{layout}");
+    for (name, why) in [
+        (&waits, "Job is pending execution"),
+        (&format!("{array}_4"), "Invalid job id specified"),
+        (&format!("{array}_[3,7]"), "Invalid job id specified"),
+    ] {
+        let said = cluster.run(&["srun", &jobid(name), "true"]);
+        assert!(said.code == 1 && said.err.contains(why), "{name}: {said:?}");
+    }
+    cluster.ok(&["scancel", &format!("{runs}.0")]);
+    cluster.ok(&["scancel", &array.to_string()]);
+    cluster.ended(array);
 }
 
 #[test]

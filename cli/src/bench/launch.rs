@@ -20,10 +20,7 @@ const TURN: Duration = Duration::from_secs(1);
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let nodes = format!("--nodes={NODES}");
     let stand = plan.cluster(&[&nodes, "--cpus-per-node=64", "--mem-per-node=64G"])?;
-    let load = Load::new(stand.cluster())?;
-    let held = load.submit(&Kind::new("hold", stand.dir()).blocker(NODES), 1, 1)?;
-    load.wait_for(held.last, JobState::Running)?;
-    let job = held.last;
+    let job = hold(&stand, NODES)?;
     // What only the first step of an agent does (its launcher starts) is no part of the rest.
     run(&stand, job, &["-N16", "-n16"])?;
     let rows: [(&str, &[&str], &'static str, usize); 3] = [
@@ -54,13 +51,21 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     turns(report, &stand, job)
 }
 
+/// A job that holds all of so many nodes, and runs.
+pub(super) fn hold(stand: &Stand, nodes: u32) -> anyhow::Result<u32> {
+    let load = Load::new(stand.cluster())?;
+    let held = load.submit(&Kind::new("hold", stand.dir()).blocker(nodes), 1, 1)?;
+    load.wait_for(held.last, JobState::Running)?;
+    Ok(held.last)
+}
+
 /// Four steps of one second that fit two at a time: with nothing lost between them they take two.
 fn turns(report: &mut Report, stand: &Stand, job: u32) -> anyhow::Result<()> {
     let seconds = TURN.as_secs().to_string();
     let half = ["-N1", "-n1", "-c32", "--exact", "-w", "n1"];
     let begin = Instant::now();
     let steps: Vec<Child> = (0..4)
-        .map(|_| srun(stand, job).args(half).args(["sleep", &seconds]).spawn())
+        .map(|_| srun(stand, job, NODES).args(half).args(["sleep", &seconds]).spawn())
         .collect::<Result<_, _>>()
         .context("run srun")?;
     for mut step in steps {
@@ -91,21 +96,21 @@ fn ms(of: Duration) -> f64 {
 }
 
 /// `srun` as a script of the job would call it.
-fn srun(stand: &Stand, job: u32) -> Command {
+pub(super) fn srun(stand: &Stand, job: u32, nodes: u32) -> Command {
     let mut command = Command::new(stand.cluster().layout.bin().join("srun"));
     command
         .current_dir(stand.dir())
         .env(muster_config::CONFIG_VARIABLE, stand.cluster().layout.config())
         .env("SLURM_JOB_ID", job.to_string())
-        .env("SLURM_JOB_NODELIST", format!("n[1-{NODES}]"))
-        .env("SLURM_NNODES", NODES.to_string())
+        .env("SLURM_JOB_NODELIST", format!("n[1-{nodes}]"))
+        .env("SLURM_NNODES", nodes.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command
 }
 
 fn run(stand: &Stand, job: u32, words: &[&str]) -> anyhow::Result<Duration> {
-    let mut command = srun(stand, job);
+    let mut command = srun(stand, job, NODES);
     command.args(words).arg("/bin/true");
     let begin = Instant::now();
     let status = command.status().context("run srun")?;

@@ -71,11 +71,20 @@ fn spawn(count: usize) -> anyhow::Result<f64> {
 
 /// Resident memory of a process, bytes.
 pub(super) fn resident(pid: i32) -> anyhow::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it ever was, bytes.
+pub(super) fn most_resident(pid: i32) -> anyhow::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: i32, name: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).with_context(|| format!("no VmRSS in {path}"))
+    kib.map(|kib| kib * 1024).with_context(|| format!("no {name} in {path}"))
 }
 
 /// CPU time of a process and of its children that have been waited for, ms.

@@ -5,11 +5,12 @@
 //! work; a number that needs a look inside (memory, CPU time) comes from /proc.
 //!
 //! - `machine`: the machine's limits; `report`: tables and JSON; `load`: clients that submit
-//! - `submit`, `throughput`, `startup`, `restart`, `launch`: the benchmarks
+//! - `submit`, `throughput`, `startup`, `restart`, `launch`, `output`: the benchmarks
 
 mod launch;
 mod load;
 mod machine;
+mod output;
 mod report;
 mod restart;
 mod startup;
@@ -55,6 +56,8 @@ enum Benchmark {
     Restart,
     /// Steps: srun inside an allocation, and steps that wait for each other
     Launch,
+    /// Output of a step: 1 GB through one srun, and what memory grows by
+    Output,
 }
 
 /// How much is done, and where.
@@ -150,6 +153,7 @@ fn run(options: &BenchOptions) -> anyhow::Result<()> {
         Benchmark::Startup => ("startup", startup::measure),
         Benchmark::Restart => ("restart", restart::measure),
         Benchmark::Launch => ("launch", launch::measure),
+        Benchmark::Output => ("output", output::measure),
     };
     let mut report = Report::new(name, options.json, options.quick);
     machine::measure(&plan, &mut report)?;

@@ -89,6 +89,7 @@ impl Pick {
     pub(crate) fn text(&self) -> String {
         match (self.leader, &self.tasks) {
             (Some(leader), _) => format!("{leader}+{}", self.job - leader),
+            (None, Some(tasks)) if tasks.len() == 1 => format!("{}_{tasks}", self.job),
             (None, Some(tasks)) => format!("{}_[{tasks}]", self.job),
             (None, None) => self.job.to_string(),
         }
@@ -210,7 +211,9 @@ mod tests {
         assert_eq!(named("12+0"), [true, false, false]);
         assert_eq!(named("12+1"), [false, true, false]);
         assert_eq!(named("13"), [false, true, true]);
-        assert_eq!(pick("12+1").text(), "12+1");
+        for text in ["12+1", "12", "12_4", "12_[1-3,7]"] {
+            assert_eq!(pick(text).text(), text);
+        }
     }
 
     #[test]

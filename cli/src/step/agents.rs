@@ -67,6 +67,9 @@ pub(crate) enum AgentError {
     NoWay { node: String, fault: String },
     #[error("{}", if .message.is_empty() { .slurm } else { .message })]
     Refused { slurm: String, message: String },
+    /// The job is not on the node, or not any more, or not yet.
+    #[error("{0}")]
+    NotThere(String),
     #[error("the agent of node {node} does not answer: {fault}")]
     Away { node: String, fault: String },
 }
@@ -76,6 +79,7 @@ impl AgentError {
     pub(crate) fn slurm_text(&self) -> String {
         match self {
             AgentError::Refused { slurm, .. } if !slurm.is_empty() => slurm.clone(),
+            AgentError::NotThere(_) => "Invalid job id specified".to_owned(),
             other => other.to_string(),
         }
     }
@@ -102,7 +106,7 @@ impl AgentError {
             }
             (None, Code::PermissionDenied) => refused("Access/permission denied"),
             (None, Code::Unauthenticated) => refused("Protocol authentication error"),
-            (None, Code::NotFound) => refused("Invalid job id specified"),
+            (None, Code::NotFound) => AgentError::NotThere(status.message().to_owned()),
             (None, _) => {
                 let mut fault = status.message().to_owned();
                 let mut cause = std::error::Error::source(status);

@@ -6,17 +6,18 @@ use super::agents::Agents;
 use super::job;
 use super::srun::{Stop, config, runtime};
 use crate::exit;
+use crate::query::pick::Pick;
+
+/// A step that is named.
+pub(crate) type Named = (Pick, u32);
 
 /// The steps among what `scancel` was given (`12.0`), and the rest.
 #[must_use]
-pub fn among(operands: &[String]) -> (Vec<(u32, u32)>, Vec<String>) {
+pub(crate) fn among(operands: &[String]) -> (Vec<Named>, Vec<String>) {
     let (mut steps, mut rest) = (Vec::new(), Vec::new());
     for word in operands {
-        let ids = word
-            .split_once('.')
-            .and_then(|(job, step)| Some((job::id(job)?, step.parse::<u32>().ok()?)));
-        match ids {
-            Some(ids) => steps.push(ids),
+        match job::step(word) {
+            Some(named) => steps.push(named),
             None => rest.push(word.clone()),
         }
     }
@@ -25,28 +26,30 @@ pub fn among(operands: &[String]) -> (Vec<(u32, u32)>, Vec<String>) {
 
 /// Signals these steps; 0 ends them.
 #[must_use]
-pub fn cancel(program: &str, steps: &[(u32, u32)], signal: i32) -> i32 {
+pub(crate) fn cancel(program: &str, steps: &[Named], signal: i32) -> i32 {
     let mut code = exit::OK;
-    for (job, step) in steps {
-        if let Err(stop) = one(*job, *step, signal) {
+    for (pick, step) in steps {
+        if let Err(stop) = one(pick, *step, signal) {
             code = code.max(stop.say(program));
         }
     }
     code
 }
 
-fn one(job: u32, step: u32, signal: i32) -> Result<(), Stop> {
+fn one(pick: &Pick, step: u32, signal: i32) -> Result<(), Stop> {
     let config = config()?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
-        let head = job::head(&config, job, false).await?;
+        let home = job::home(&config, pick, false).await?;
         let agents = Agents::new(config);
-        let request = SignalStepRequest { job, step, signal };
-        let told = agents.call(&head, async |mut client| client.signal(request).await);
+        let request = SignalStepRequest { job: home.job, step, signal };
+        let told = agents.call(&home.head, async |mut client| client.signal(request).await);
         told.await.map(drop).map_err(|error| {
-            let text =
-                format!("Kill job error on job step id {job}.{step}: {}", error.slurm_text());
-            Stop::refused(error.detail(), text)
+            let (job, why) = (pick.text(), error.slurm_text());
+            Stop::refused(
+                error.detail(),
+                format!("Kill job error on job step id {job}.{step}: {why}"),
+            )
         })
     });
     runtime.shutdown_background();

@@ -7,12 +7,39 @@ use muster_proto::v1::{Container, Mount};
 
 use super::options::Asked;
 use crate::submit::Fault;
+use crate::submit::args::Settings;
+
+/// Where options are looked up: srun's or sbatch's.
+pub(crate) trait Lookup {
+    fn value(&self, name: &str) -> Option<&str>;
+    fn has(&self, name: &str) -> bool;
+}
+
+impl Lookup for Asked {
+    fn value(&self, name: &str) -> Option<&str> {
+        Asked::value(self, name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        Asked::has(self, name)
+    }
+}
+
+impl Lookup for Settings {
+    fn value(&self, name: &str) -> Option<&str> {
+        Settings::value(self, name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        Settings::has(self, name)
+    }
+}
 
 /// The container that was asked for, if one was.
-pub(super) fn read(asked: &Asked, cwd: &Path) -> Result<Option<Container>, Fault> {
+pub(crate) fn read(asked: &impl Lookup, cwd: &Path) -> Result<Option<Container>, Fault> {
     let Some(image) = asked.value("container-image") else {
         let alone = ["container-mounts", "container-workdir", "container-readonly"];
-        return match alone.into_iter().find(|name| asked.said(name)) {
+        return match alone.into_iter().find(|name| asked.has(name)) {
             Some(name) => Err(Fault::Refused(format!("--{name} needs --container-image"))),
             None => Ok(None),
         };

@@ -16,7 +16,7 @@ mod agents;
 mod alloc;
 mod bcast;
 mod cancel;
-mod container;
+pub(crate) mod container;
 mod course;
 mod exchange;
 pub(crate) mod figures;
@@ -41,7 +41,7 @@ mod terminal;
 mod variables;
 mod wish;
 
-pub use cancel::{among, cancel};
+pub(crate) use cancel::{among, cancel};
 pub use salloc::salloc;
 pub use sattach::sattach;
 pub use sbcast::sbcast;

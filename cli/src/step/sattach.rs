@@ -63,17 +63,15 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let [target] = parsed.operands.as_slice() else {
         return Err(Stop::refused(None, "one JOB.STEP is needed"));
     };
-    let ids =
-        target.split_once('.').and_then(|(job, step)| Some((job::id(job)?, step.parse().ok()?)));
-    let Some((job, step)) = ids else {
+    let Some((pick, step)) = job::step(target) else {
         return Err(Stop::refused(None, format!("invalid step id \"{target}\"")));
     };
     let config = config()?;
     let runtime = runtime()?;
     let code = runtime.block_on(async {
-        let head = job::head(&config, job, false).await?;
+        let home = job::home(&config, &pick, false).await?;
         let agents = Agents::new(config);
-        look(&agents, &head, job, step, &parsed).await
+        look(&agents, &home.head, home.job, step, &parsed).await
     });
     runtime.shutdown_background();
     code

@@ -83,8 +83,8 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let own = std::env::var("SLURM_JOB_ID").ok();
     let id = parsed.last("jobid").map(str::to_owned).or_else(|| own.clone());
     let id = id.ok_or_else(|| Stop::refused(None, "Need a job id to run this command"))?;
-    let number = id.split('.').next().and_then(job::id);
-    let number = number.ok_or_else(|| Stop::refused(None, format!("Invalid job id: {id}")))?;
+    let pick = id.split('.').next().and_then(job::named);
+    let pick = pick.ok_or_else(|| Stop::refused(None, format!("Invalid job id: {id}")))?;
     let cwd = std::env::current_dir().unwrap_or_else(|_| Path::new("/").to_owned());
     let cannot = |e: std::io::Error| Stop::refused(None, format!("Can't open `{source}`: {e}"));
     let path = cwd.join(source);
@@ -100,9 +100,10 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let code = runtime.block_on(async {
         let mut signals =
             signals::all().map_err(|e| Stop::refused(None, format!("cannot take signals: {e}")))?;
-        let head = job::head(&config, number, own.is_some_and(|own| own == id)).await?;
+        let inside = own.is_some_and(|own| own == id);
+        let home = job::home(&config, &pick, inside).await?;
         let agents = Agents::new(config);
-        step(&agents, number, &head, wish, words, &mut signals).await
+        step(&agents, home.job, &home.head, wish, words, &mut signals).await
     });
     runtime.shutdown_background();
     code

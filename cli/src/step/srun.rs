@@ -150,7 +150,7 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
         return het::inside(config, words, &components);
     }
     asked.add_variables(|name| std::env::var(name).ok());
-    let job = job::id(&id)
+    let pick = job::named(&id)
         .ok_or_else(|| Stop::refused(None, format!("Invalid job id specified: {id}")))?;
     let mine = std::env::var("SLURM_JOB_ID").is_ok_and(|own| own == id);
     let around = match mine {
@@ -168,9 +168,9 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let code = runtime.block_on(async {
         let mut signals =
             signals::all().map_err(|e| Stop::refused(None, format!("cannot take signals: {e}")))?;
-        let head = job::head(&config, job, mine).await?;
+        let home = job::home(&config, &pick, mine).await?;
         let agents = Agents::new(config);
-        step(&agents, job, &head, wish, words, &mut signals).await
+        step(&agents, home.job, &home.head, wish, words, &mut signals).await
     });
     // A thread may still wait for the terminal.
     runtime.shutdown_background();
@@ -298,7 +298,7 @@ pub(crate) async fn described(
             })
             .await;
         match answer {
-            Err(AgentError::Refused { .. }) if tokio::time::Instant::now() < until => {
+            Err(AgentError::NotThere(_)) if tokio::time::Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             answer => return answer,

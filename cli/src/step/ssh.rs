@@ -56,21 +56,21 @@ fn begin(words: &[String]) -> Result<i32, Stop> {
     let Some((id, command)) = parsed.operands.split_first() else {
         return Err(Stop::refused(None, "which job? Usage: muster ssh JOB [COMMAND]"));
     };
-    let number = job::id(id)
+    let pick = job::named(id)
         .ok_or_else(|| Stop::refused(None, format!("Invalid job id specified: {id}")))?;
     let config = config()?;
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let mut signals =
             signals::all().map_err(|e| Stop::refused(None, format!("cannot take signals: {e}")))?;
-        let head = job::head(&config, number, false).await?;
+        let job::Home { job, head } = job::home(&config, &pick, false).await?;
         let agents = Agents::new(config);
-        let about = described(&agents, &head, number).await.map_err(|e| unable(number, &e))?;
+        let about = described(&agents, &head, job).await.map_err(|e| unable(job, &e))?;
         let node = parsed.last("node").map(str::to_owned).or_else(|| first(&about.nodes));
         let pty = !parsed.has("no-tty") && (command.is_empty() || parsed.has("tty"));
         let node = node.unwrap_or_else(|| head.clone());
         let wish = shell(command, node, &about.environment, pty);
-        step(&agents, number, &head, with_limits(wish), words, &mut signals).await
+        step(&agents, job, &head, with_limits(wish), words, &mut signals).await
     });
     // A thread may still wait for the terminal.
     runtime.shutdown_background();

@@ -70,6 +70,13 @@ pub const ROWS: &[Row] = &[
     row(both("constraint", 'C'), Value, "SBATCH_CONSTRAINT", Done, "features that the nodes must have; gpu_mem>=80G: memory of its GPUs (not in Slurm)"),
     row(long("container"), Value, "SBATCH_CONTAINER", Refused, "OCI containers are not supported"),
     row(long("container-id"), Value, "SBATCH_CONTAINER_ID", Refused, "OCI containers are not supported"),
+    row(long("container-image"), Value, "", Done, "the script runs in this root: a directory, an OCI bundle or a squashfs file on the node"),
+    row(long("container-mount-home"), Nothing, "", Done, "the home is there anyway"),
+    row(long("container-mounts"), Value, "", Done, "SOURCE:TARGET, with :ro or :rw behind it, between commas"),
+    row(long("container-name"), Value, "", Refused, "a directory that is kept serves as well: --container-image"),
+    row(long("container-readonly"), Nothing, "", Done, "nothing is written into the root"),
+    row(long("container-workdir"), Value, "", Done, "where the script begins in there"),
+    row(long("container-writable"), Nothing, "", Done, "a directory can be written to anyway"),
     row(long("context"), Value, "", Refused, "SELinux contexts are not supported"),
     row(long("contiguous"), Nothing, "", Done, "nodes next to each other in the config's order"),
     row(both("core-spec", 'S'), Value, "SBATCH_CORE_SPEC", Refused, "cores cannot be set aside for the system"),
@@ -118,6 +125,7 @@ pub const ROWS: &[Row] = &[
     row(long("mincpus"), Value, "", Done, "CPUs on each node at least"),
     row(long("network"), Value, "SBATCH_NETWORK", Refused, "networks are not configured for a job"),
     row(long("nice"), MaybeValue, "", Done, "lower the priority"),
+    row(long("no-container-mount-home"), Nothing, "", Done, "the home is not there"),
     row(both("no-kill", 'k'), MaybeValue, "SBATCH_NO_KILL", Done, "keep the job when one of its nodes is lost"),
     row(long("no-requeue"), Nothing, "SBATCH_NO_REQUEUE", Done, "never run it a second time"),
     row(both("nodefile", 'F'), Value, "", Done, "as --nodelist, from a file"),
@@ -228,8 +236,9 @@ pub fn page() -> String {
          - **noted**: accepted and handed to the job; `sbatch` says on stderr that placement does \
          not follow it\n\
          - **refused**: exit 1 with a sentence that names the option\n\n\
-         Options of plugins (`--container-image`, `--uenv`, ...) are unknown and exit 255, as in \
-         Slurm\nwithout the plugin. `#SBATCH hetjob` and `:` part the components of a heterogeneous job\n\
+         Options of other plugins (`--uenv`, ...) are unknown and exit 255, as in Slurm without the \
+         plugin.\n`--container-image` and its kin are NVIDIA's plugin's: the batch script alone \
+         runs in there, and what srun\nstarts says its own ([srun.md](srun.md)). `#SBATCH hetjob` and `:` part the components of a heterogeneous job\n\
          ([hetjobs.md](hetjobs.md)).\n\n\
          | option | letter | variable | status | |\n|---|---|---|---|---|\n",
     );

@@ -16,6 +16,7 @@ use super::topology;
 use super::values::{self, invalid};
 use super::{Fault, Manner, Submission, Surroundings, env};
 use crate::query::times;
+use crate::step::container;
 
 /// Options that job environments echo as they were written.
 const ECHOED: &[&str] = &[
@@ -445,7 +446,7 @@ fn launch(
             .unwrap_or_default(),
         mail_user: text(settings, "mail-user"),
         admin_comment: String::new(),
-        extras: extras(settings)?,
+        extras: extras(settings, &around.cwd)?,
         workdir,
     })
 }
@@ -484,7 +485,7 @@ fn umask(around: &Surroundings) -> Result<u32, Fault> {
 }
 
 /// Everything that the job should read back, as (option, value).
-fn extras(settings: &Settings) -> Result<Vec<v1::Pair>, Fault> {
+fn extras(settings: &Settings, cwd: &Path) -> Result<Vec<v1::Pair>, Fault> {
     if settings.value("distribution").is_some_and(|text| !values::is_distribution(text)) {
         return Err(invalid("distribution"));
     }
@@ -499,6 +500,8 @@ fn extras(settings: &Settings) -> Result<Vec<v1::Pair>, Fault> {
         })
         .map(|s| v1::Pair { name: s.id.to_owned(), value: s.value.clone().unwrap_or_default() })
         .collect();
+    let container = container::read(settings, cwd)?;
+    out.extend(container.iter().flat_map(v1::Container::extras));
     out.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(out)
 }

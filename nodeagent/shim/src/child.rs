@@ -6,13 +6,13 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::thread::sleep;
 use std::time::Duration;
 
 use muster_cgroup::Group;
 use muster_proto::shim::v1::Launch;
-use muster_proto::v1::{ExitStatus, User};
+use muster_proto::v1::{Container, ExitStatus, User};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::socket::{
@@ -22,6 +22,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, setsid};
 
+use crate::container::{self, Around};
 use crate::identity::Groups;
 use crate::lines::{self, JobStderr};
 use crate::quick::{self, Open, Standing, TASK_PID, Way};
@@ -72,6 +73,8 @@ const BUSY_ATTEMPTS: u32 = 200;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Longer texts are cut: they come back in a record.
 const MAX_TEXT_BYTES: usize = 4096;
+/// Where a container has the script: in its own `/dev`, which no image has a part in.
+const SCRIPT_INSIDE: &str = "/dev/slurm_script";
 /// Where a job without its working directory goes.
 const LAST_RESORT: &str = "/tmp";
 
@@ -120,7 +123,8 @@ fn quick(
     tell: &OwnedFd,
 ) -> Option<Calls> {
     let doors = group.doors().ok()?;
-    let spec = launch.spec.as_ref()?;
+    // An image is looked at by the user's own process.
+    let spec = launch.spec.as_ref().filter(|spec| Container::of_extras(&spec.extras).is_none())?;
     let way = Way {
         doors: &doors,
         rlimits: &spec.rlimits,
@@ -250,14 +254,40 @@ fn install(files: output::Files) -> io::Result<OwnedFd> {
     Ok(stderr)
 }
 
+/// The script's path as the first word, or those of a container around it.
+fn first_words(dir: &SliceDir, launch: &Launch, env: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Refusal> {
+    let path = dir.script_path();
+    let spec = launch.spec.as_ref();
+    let Some(container) = spec.and_then(|spec| Container::of_extras(&spec.extras)) else {
+        return Ok(vec![path.into_os_string().into_vec()]);
+    };
+    let around = Around {
+        node: &launch.node,
+        home: None,
+        tmp: "",
+        workdir: spec.map_or("/", |spec| &spec.workdir),
+        gres: &launch.gres,
+        devices_held: launch.limits.as_ref().is_some_and(|limits| limits.hold_devices),
+        script: Some((&path.to_string_lossy(), SCRIPT_INSIDE)),
+    };
+    let words = container::words(&container, &around.at_home(env));
+    let mut words = words.map_err(|text| Refusal::code(1, text))?;
+    words.push(SCRIPT_INSIDE.to_owned());
+    Ok(words.into_iter().map(String::into_bytes).collect())
+}
+
 /// Executes the script by its `#!` line; comes back only with the reason why not.
 fn exec(host: &Host, dir: &SliceDir, launch: &Launch) -> Refusal {
-    let path = dir.script_path();
-    let text = |e: Errno| format!("execve(): {}: {}", path.display(), e.desc());
-    let args = launch.spec.iter().flat_map(|s| s.args.iter()).map(|a| a.as_bytes().to_vec());
-    let argv = std::iter::once(path.as_os_str().as_bytes().to_vec()).chain(args).map(CString::new);
     let mut env = environment(host, launch);
     set(&mut env, TASK_PID, &getpid().to_string(), true);
+    let first = match first_words(dir, launch, &env) {
+        Ok(words) => words,
+        Err(refusal) => return refusal,
+    };
+    let shown = String::from_utf8_lossy(&first[0]).into_owned();
+    let text = |e: Errno| format!("execve(): {shown}: {}", e.desc());
+    let args = launch.spec.iter().flat_map(|s| s.args.iter()).map(|a| a.as_bytes().to_vec());
+    let argv = first.into_iter().chain(args).map(CString::new);
     let envp = env.into_iter().map(CString::new);
     let (Ok(argv), Ok(envp)) =
         (argv.collect::<Result<Vec<_>, _>>(), envp.collect::<Result<Vec<_>, _>>())

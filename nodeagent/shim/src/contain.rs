@@ -8,7 +8,7 @@ use std::time::Duration;
 use muster_cgroup::{Error, Group};
 use nix::unistd::Pid;
 
-use crate::adopt::{all_stats, pid_of};
+use crate::adopt::{Stat, all_stats, pid_of};
 
 /// Rounds of stopping by descent: each finds what the one before had still forked.
 const STOP_ROUNDS: u32 = 16;
@@ -49,8 +49,8 @@ impl Containment {
     }
 
     /// Sends a signal to all but those excepted.
-    pub(crate) fn signal(&self, signal: i32, except: Option<Pid>) -> Result<(), Error> {
-        for pid in self.procs()?.into_iter().filter(|pid| Some(*pid) != except) {
+    pub(crate) fn signal(&self, signal: i32, except: &[Pid]) -> Result<(), Error> {
+        for pid in self.procs()?.into_iter().filter(|pid| !except.contains(pid)) {
             send(pid, signal);
         }
         Ok(())
@@ -63,7 +63,7 @@ impl Containment {
             Self::Descent => {
                 // Standing still first: a fork bomb would outrun the list otherwise.
                 stop_all();
-                self.signal(libc::SIGKILL, None)
+                self.signal(libc::SIGKILL, &[])
             }
         }
     }
@@ -90,7 +90,7 @@ impl Containment {
     pub(crate) fn thaw(&self) -> Result<(), Error> {
         match self {
             Self::Group(group) => group.thaw(),
-            Self::Descent => self.signal(libc::SIGCONT, None),
+            Self::Descent => self.signal(libc::SIGCONT, &[]),
         }
     }
 }
@@ -110,6 +110,23 @@ pub(crate) fn is_ours(pid: Pid) -> bool {
         (Some(its), Some(mine)) => (its.dev(), its.ino()) == (mine.dev(), mine.ino()),
         _ => false,
     }
+}
+
+/// The programs inside containers, by the processes around them. Those pass no signal on, and would die
+/// of one that is meant for the program.
+pub(crate) fn inside(around: &[Pid]) -> BTreeMap<Pid, Pid> {
+    if around.is_empty() {
+        return BTreeMap::new();
+    }
+    let pair = |stat: Stat| (pid_of(stat.parent), pid_of(stat.pid));
+    all_stats().map(pair).filter(|(parent, _)| around.contains(parent)).collect()
+}
+
+/// A process and what it has started.
+pub(crate) fn family(of: Pid) -> Vec<Pid> {
+    let mut all = descendants(of.as_raw().cast_unsigned());
+    all.push(of);
+    all
 }
 
 /// SIGSTOP to every descendant until a round finds no new one.

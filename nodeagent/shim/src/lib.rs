@@ -23,12 +23,14 @@
 //! - `child`: from fork to exec; `identity`, `rlimits`, `output`, `pattern`: parts of that; `quick`,
 //!   `spawn`: the same without a copy of this process, where nothing is amiss
 //! - `lines`: what users read in the job's stderr
+//! - `container`: a root of their own for tasks and scripts
 //! - `step`: the tasks of one `srun` on this node
 
 mod adopt;
 mod child;
 mod client;
 mod contain;
+mod container;
 mod control;
 mod frames;
 mod identity;

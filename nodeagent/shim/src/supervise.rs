@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use muster_proto::shim::v1::shim_request::Kind;
 use muster_proto::shim::v1::{Launch, ShimReply, ShimRequest, Signal as SignalNotice, StopCause};
-use muster_proto::v1::{ExitStatus, Usage};
+use muster_proto::v1::{Container, ExitStatus, Usage};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 
 use crate::child::{self, Batch, News, read_news};
 use crate::contain::{self, Containment};
@@ -36,6 +37,9 @@ pub(crate) fn watch_children() -> nix::Result<SignalFd> {
     }
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
+
+/// An exit code above this stands for a signal.
+const SIGNALLED: u32 = 128;
 
 /// The answer to a request of a later version.
 pub const UNKNOWN_REQUEST: &str = "a request of a kind that this shim does not know";
@@ -258,7 +262,12 @@ impl Slice<'_> {
     fn follow_batch(&mut self) {
         let Some(status) = self.status else { return };
         let stopping = matches!(self.timetable.course(), Course::Stopping { .. });
-        let in_grace = stopping && status.signal == Signal::SIGTERM as u32;
+        // The process around a container ends with a code for its program's signal.
+        let signal = match self.in_container() {
+            true => status.code.saturating_sub(SIGNALLED).max(status.signal),
+            false => status.signal,
+        };
+        let in_grace = stopping && signal == Signal::SIGTERM as u32;
         if !in_grace && !self.is_empty() {
             self.timetable.kill_leftovers(self.now());
         }
@@ -324,23 +333,35 @@ impl Slice<'_> {
         full: bool,
         steps_told: bool,
     ) -> Result<(), muster_cgroup::Error> {
+        let contained = self.contained();
+        let script = contained.map_or(self.batch.pid, |(_, script)| script);
         if batch_only {
             if self.status.is_none() {
                 // Not reaped, so the number is still this process's.
-                contain::send(self.batch.pid, signal);
+                contain::send(script, signal);
             }
             return Ok(());
         }
-        let except = (!full).then_some(self.batch.pid);
+        let except = [contained.map(|(around, _)| around), (!full).then_some(script)];
         let procs = match self.meter.part() {
             Some(part) => part.procs(),
             None => self.containment.procs(),
         };
-        let wanted = procs?.into_iter().filter(|pid| Some(*pid) != except);
+        let wanted = procs?.into_iter().filter(|pid| !except.contains(&Some(*pid)));
         for pid in wanted.filter(|pid| !steps_told || !contain::is_ours(*pid)) {
             contain::send(pid, signal);
         }
         Ok(())
+    }
+
+    fn in_container(&self) -> bool {
+        self.launch.spec.as_ref().is_some_and(|s| Container::of_extras(&s.extras).is_some())
+    }
+
+    /// The process around a script in a container, and the script.
+    fn contained(&self) -> Option<(Pid, Pid)> {
+        let there = self.status.is_none() && self.in_container();
+        there.then(|| contain::inside(&[self.batch.pid]).pop_first()).flatten()
     }
 
     /// Lets steps have groups of their own beside the batch script's processes.
@@ -369,8 +390,9 @@ impl Slice<'_> {
             self.timetable.resume(self.now());
             self.containment.thaw()?;
         }
-        self.containment.signal(libc::SIGCONT, None)?;
-        self.containment.signal(libc::SIGTERM, None)
+        self.containment.signal(libc::SIGCONT, &[])?;
+        let around: Vec<Pid> = self.contained().map(|(around, _)| around).into_iter().collect();
+        self.containment.signal(libc::SIGTERM, &around)
     }
 
     fn suspend(&mut self, suspended: bool) -> Result<(), muster_cgroup::Error> {

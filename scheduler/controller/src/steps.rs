@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use muster_model::JobId;
+use muster_model::{JobId, NodeId};
 use muster_proto::v1;
 
 /// Steps that are kept of one job; more make its row too large to be read by anybody.
@@ -20,8 +20,9 @@ pub struct StepBook {
 struct Steps {
     attempt: u32,
     steps: BTreeMap<u32, v1::Step>,
-    /// What steps whose srun was killed used on other nodes than the job's first.
-    parts: HashMap<u32, Vec<v1::PartEnd>>,
+    /// What steps whose srun was killed used on other nodes than the job's first, by node: a node that
+    /// says it again, since it does not know whether it was heard, says nothing new.
+    parts: HashMap<u32, BTreeMap<NodeId, v1::PartEnd>>,
 }
 
 impl StepBook {
@@ -42,21 +43,23 @@ impl StepBook {
             }
             if entry.steps.len() == KEPT && !entry.steps.contains_key(&step.step) {
                 // The first tells what the job did; of the rest the oldest goes.
-                let second = entry.steps.keys().nth(1).copied();
-                second.map(|second| entry.steps.remove(&second));
+                if let Some(second) = entry.steps.keys().nth(1).copied() {
+                    entry.steps.remove(&second);
+                    entry.parts.remove(&second);
+                }
             }
             entry.steps.insert(step.step, step);
         }
     }
 
-    /// Notes parts of steps that nobody was there to add up. One of a step that is not known is of
-    /// a job that is over.
-    pub fn note_parts(&self, parts: Vec<v1::PartEnd>) {
+    /// Notes a node's parts of steps that nobody was there to add up. One of a step that is not known
+    /// is of a job that is over.
+    pub fn note_parts(&self, node: NodeId, parts: Vec<v1::PartEnd>) {
         let mut book = self.open();
         for part in parts {
             let entry = book.get_mut(&JobId(part.job)).filter(|e| e.attempt == part.attempt);
             if let Some(entry) = entry.filter(|entry| entry.steps.contains_key(&part.step)) {
-                entry.parts.entry(part.step).or_default().push(part);
+                entry.parts.entry(part.step).or_default().insert(node, part);
             }
         }
     }
@@ -69,8 +72,8 @@ impl StepBook {
             return Vec::new();
         };
         let whole = |(number, step): (&u32, &v1::Step)| {
-            let parts = known.parts.get(number).map(Vec::as_slice).unwrap_or_default();
-            parts.iter().fold(step.clone(), with_part)
+            let parts = known.parts.get(number).into_iter().flat_map(BTreeMap::values);
+            parts.fold(step.clone(), with_part)
         };
         known.steps.iter().map(whole).collect()
     }
@@ -211,10 +214,11 @@ mod tests {
             let figures = Some(figures);
             v1::PartEnd { job: 7, attempt: 1, step, figures, ..v1::PartEnd::default() }
         };
-        book.note_parts(vec![part(0)]);
+        let (second, third) = (NodeId(1), NodeId(2));
+        book.note_parts(second, vec![part(0)]);
         assert!(book.jobs().is_empty(), "a part makes no job");
         book.note(vec![step(1, 0, v1::StepState::Running)]);
-        book.note_parts(vec![part(0), part(9)]);
+        book.note_parts(second, vec![part(0), part(9)]);
         // The first node lets go later, with its own part.
         let own = v1::Step {
             usage: usage(20),
@@ -227,6 +231,11 @@ mod tests {
         assert_eq!(whole.usage.unwrap().user_cpu_ms, 50);
         assert_eq!((figures.tasks, figures.sum_rss_kib), (2, 60));
         assert_eq!((figures.max_rss_task, figures.min_cpu_task), (1, 0));
+        let cpu = || book.of(JobId(7), 1)[0].usage.unwrap().user_cpu_ms;
+        book.note_parts(second, vec![part(0)]);
+        assert_eq!(cpu(), 50, "said again, counted once");
+        book.note_parts(third, vec![part(0)]);
+        assert_eq!(cpu(), 80);
     }
 
     #[test]

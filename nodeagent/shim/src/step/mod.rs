@@ -11,17 +11,15 @@
 //! - `course`: from the order to the last word (a folder); `clients`: who listens
 //! - `streams`: output with its window; `feed`: input
 //! - `child`: from fork to exec; `program`: what is executed; `variables`: what a task finds in its environment; `cpus`, `gpus`: binding
-//! - `mpi`: how the tasks find each other; `container`, `image`: a root of their own
+//! - `mpi`: how the tasks find each other
 
 mod child;
 mod clients;
-mod container;
 mod course;
 mod cpus;
 mod dir;
 mod feed;
 mod gpus;
-mod image;
 pub(crate) mod launcher;
 mod mpi;
 mod program;

@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, getpid};
 
 use super::child::{Common, Refusal};
-use super::container::{self, Around};
 use super::mpi::Mpi;
 use super::{gpus, variables};
+use crate::container::{self, Around};
 use crate::quick::TASK_PID;
 
 /// Where programs are looked for when the environment does not say.
@@ -34,13 +34,16 @@ pub(super) fn program(common: &Common<'_>, mpi: &Mpi, local: usize) -> Result<Pr
     env.extend(mpi.environment(local));
     let mut line = program.argv.clone();
     if let Some(wish) = &start.container {
-        let text = |name: &[u8]| {
-            let value = env.iter().find_map(|pair| pair.strip_prefix(name))?;
-            std::str::from_utf8(value).ok()
+        let around = Around {
+            node: &common.order.node,
+            home: None,
+            tmp: "",
+            workdir: &start.workdir,
+            gres: start.part.as_ref().map_or(&[], |part| &part.gres),
+            devices_held: common.order.devices_held,
+            script: None,
         };
-        let (home, tmp) = (text(b"HOME="), text(b"TMPDIR="));
-        let tmp = tmp.filter(|dir| dir.starts_with('/')).unwrap_or("/tmp");
-        let words = container::words(common.order, start, wish, &Around { home, tmp });
+        let words = container::words(wish, &around.at_home(&env));
         drop(line.splice(0..0, words.map_err(|text| Refusal::of(1, text))?));
     }
     Ok(Program { line, env })

@@ -192,7 +192,7 @@ impl Session {
                 Said::Steps(told) => {
                     hub.heard(self.node, None);
                     self.controller.steps.note(told.steps);
-                    self.controller.steps.note_parts(told.parts);
+                    self.controller.steps.note_parts(self.node, told.parts);
                 }
                 Said::Fault(fault) => {
                     tracing::warn!(node = %self.name, reason = %fault.reason, "the node is unfit");

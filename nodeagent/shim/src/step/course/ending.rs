@@ -34,9 +34,9 @@ impl Course<'_> {
     }
 
     pub(super) fn terminate(&mut self, grace: Duration) {
-        let _ = self.containment.signal(libc::SIGCONT, None);
+        let _ = self.containment.signal(libc::SIGCONT, &[]);
         if !grace.is_zero() {
-            let _ = self.containment.signal(libc::SIGTERM, None);
+            self.signal_programs(libc::SIGTERM);
         }
         let at = Instant::now() + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));

@@ -7,7 +7,11 @@ use muster_proto::shim::v1::StopCause;
 use muster_proto::v1::step_output::Kind as Said;
 use muster_proto::v1::{AttachStep, TaskData, TaskSignal, TasksStarted, WindowSize, step_input};
 
+use nix::unistd::Pid;
+
 use super::Course;
+use super::tasks::Task;
+use crate::contain;
 use crate::step::child;
 use crate::step::clients::Client;
 use crate::step::streams::Stream;
@@ -135,20 +139,42 @@ impl Course<'_> {
             self.signal_all(wish.signal);
             return;
         }
+        let inside = contain::inside(&self.around());
         for task in self.tasks.iter().filter(|t| wish.tasks.contains(&t.rank) && t.exit.is_none()) {
-            if let Some(pid) = task.pid {
+            let Some(pid) = task.pid else { continue };
+            match inside.get(&pid) {
+                Some(program) => {
+                    contain::family(*program)
+                        .into_iter()
+                        .for_each(|p| contain::send(p, wish.signal));
+                }
                 // SAFETY: kill(2) takes any numbers; each task leads its own process group.
-                unsafe { libc::kill(-pid.as_raw(), wish.signal) };
+                None => drop(unsafe { libc::kill(-pid.as_raw(), wish.signal) }),
             }
         }
     }
 
+    /// The tasks' processes that may be around containers.
+    fn around(&self) -> Vec<Pid> {
+        let there = |task: &Task| task.pid.filter(|_| task.exit.is_none());
+        match self.start.container {
+            Some(_) => self.tasks.iter().filter_map(there).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// To every process of the step but those around containers.
+    pub(super) fn signal_programs(&self, signal: i32) {
+        let around: Vec<Pid> = contain::inside(&self.around()).into_keys().collect();
+        let _ = self.containment.signal(signal, &around);
+    }
+
     /// To every process of the step. Without a group of its own a stop must not be outrun.
     fn signal_all(&self, signal: i32) {
-        let _ = match (signal, self.containment.group()) {
-            (libc::SIGSTOP, None) => self.containment.freeze(),
-            _ => self.containment.signal(signal, None),
-        };
+        match (signal, self.containment.group()) {
+            (libc::SIGSTOP, None) => drop(self.containment.freeze()),
+            _ => self.signal_programs(signal),
+        }
     }
 
     fn resize(&mut self, size: WindowSize) {
