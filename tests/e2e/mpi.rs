@@ -103,6 +103,52 @@ fn srun_starts_programs_of_open_mpi_and_mpich_as_one_world() {
 }
 
 #[test]
+fn components_of_a_job_are_one_world() {
+    let cluster = Cluster::with(&["--nodes=3", "--cpus-per-node=4"]);
+    let shape = [
+        "-w",
+        "n1",
+        "-N1",
+        "-n1",
+        "-o",
+        "het.out",
+        ":",
+        "-w",
+        "n[2-3]",
+        "-N2",
+        "--ntasks-per-node=2",
+    ];
+    for mpi in [MPICH, OPEN_MPI] {
+        if !built(&cluster, mpi.compiler, "world", WORLD, &[])
+            || !built(&cluster, mpi.compiler, "faulty", FAULTY, &[])
+        {
+            continue;
+        }
+        let flag = mpi.flag;
+        let line = format!(
+            "#!/bin/bash\n{APART}srun --het-group=0,1 {flag} ./world; echo code $?; echo next\n\
+             srun {flag} ./world : {flag} -N1 -n2 ./world; echo code $?; echo next\n\
+             srun {flag} ./faulty abort : {flag} -n2 -N2 ./faulty abort; echo code $?; echo next\n\
+             srun {flag} ./faulty early : {flag} -n2 -N2 ./faulty early; echo code $?; echo next\n\
+             srun {flag} ./world : --mpi=none -n1 -N1 ./world; echo code $?\n"
+        );
+        let file = cluster.script("het.sh", &line);
+        let job = cluster.submit(&[&shape[..], &[&file]].concat());
+        cluster.ended(job);
+        let out = cluster.text("het.out");
+        let parts: Vec<&str> = out.split("\nnext\n").collect();
+        let [both, fewer, aborted, early, unlike] = parts[..] else { panic!("{flag}: {out}") };
+        whole(both, 5);
+        whole(fewer, 3);
+        assert!(both.contains("code 0") && fewer.contains("code 0"), "{flag}: {out}");
+        // The component of rank 0 hears of it too, and has no code of its own to say.
+        assert!(aborted.contains("code 7"), "{flag}: {aborted}");
+        assert!(early.contains("code 1") && early.contains("task 1 has ended"), "{flag}: {early}");
+        assert!(unlike.contains("code 1") && unlike.contains("in the same way"), "{unlike}");
+    }
+}
+
+#[test]
 fn another_users_world_is_as_whole_and_leaves_nothing_behind() {
     if !root("jobs of another user") || !std::path::Path::new("/usr/bin/mpicc.openmpi").exists() {
         println!("skipped: root and mpicc.openmpi are needed");
