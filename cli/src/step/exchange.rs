@@ -158,7 +158,7 @@ pub(super) enum Letter {
     Mail(usize, Box<Ask>),
     /// The others wait for one of its nodes, which has no tasks any more.
     Missing(usize),
-    /// A task elsewhere has ended all.
+    /// A step elsewhere ends, and with it the world.
     Ended,
 }
 

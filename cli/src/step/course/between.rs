@@ -26,10 +26,9 @@ impl Course {
     pub(in crate::step) async fn letter(&mut self, letter: Letter) {
         match letter {
             Letter::Mail(at, ask) => self.deliver(at, *ask).await,
-            // Those who wait are told by the first that ends; this one has said why it does.
-            Letter::Missing(_) if self.terminating => self.place.end_others(),
+            // Those who wait have been told.
+            Letter::Missing(_) | Letter::Ended if self.terminating => {}
             Letter::Missing(at) => self.end_without(at).await,
-            Letter::Ended if self.terminating => {}
             Letter::Ended => {
                 self.report.end_elsewhere();
                 self.terminate(self.kill_wait).await;
@@ -87,7 +86,6 @@ impl Course {
     async fn end_for(&mut self, fault: &str) {
         exit::error("srun", fault);
         self.report.end_by(u32::MAX, Some(1));
-        self.place.end_others();
         self.terminate(self.kill_wait).await;
     }
 
@@ -100,7 +98,6 @@ impl Course {
         exit::error("srun", &format!("{node}: task {} {}", aborted.task, aborted.text));
         // Ranks are the world's; the report's are the step's.
         self.report.end_by(aborted.task.saturating_sub(self.wish.first_rank), aborted.code);
-        self.place.end_others();
         if self.report.ended() < self.grant.tasks as usize {
             self.say(&format!("Terminating StepId={}", self.id()));
         }
