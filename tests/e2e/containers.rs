@@ -173,10 +173,10 @@ fn signals_are_for_the_program_and_not_for_what_is_around_it() {
         wait("the signal", || cluster.text("usr").matches("usr\n").count() == count);
     }
     cluster.ok(&["scancel", &format!("{job}.0")]);
-    cluster.until_written("sig.out", "code");
+    // Of the script, when both have ended.
+    cluster.until_written("sig.out", "\ncode 3\n");
     let text = cluster.text("sig.out");
     assert_eq!(text.matches("stopped\n").count(), 2, "{text}");
-    assert!(text.contains("code 3"), "{text}");
     cluster.ended(job);
 }
 

@@ -103,6 +103,58 @@ fn srun_starts_programs_of_open_mpi_and_mpich_as_one_world() {
 }
 
 #[test]
+fn components_of_a_job_are_one_world() {
+    let cluster = Cluster::with(&["--nodes=3", "--cpus-per-node=4"]);
+    let shape = [
+        "-w",
+        "n1",
+        "-N1",
+        "-n1",
+        "-o",
+        "het.out",
+        ":",
+        "-w",
+        "n[2-3]",
+        "-N2",
+        "--ntasks-per-node=2",
+    ];
+    for mpi in [MPICH, OPEN_MPI] {
+        if !built(&cluster, mpi.compiler, "world", WORLD, &[])
+            || !built(&cluster, mpi.compiler, "faulty", FAULTY, &[])
+        {
+            continue;
+        }
+        let flag = mpi.flag;
+        let line = format!(
+            "#!/bin/bash\n{APART}srun --het-group=0,1 {flag} ./world; echo code $?; echo next\n\
+             srun {flag} ./world : {flag} -N1 -n2 ./world; echo code $?; echo next\n\
+             srun {flag} ./faulty abort : {flag} -n2 -N2 ./faulty abort; echo code $?; echo next\n\
+             srun {flag} ./faulty early : {flag} -n2 -N2 ./faulty early; echo code $?; echo next\n\
+             srun {flag} ./world : --mpi=none -n1 -N1 ./world; echo code $?; echo next\n\
+             srun {flag} ./faulty none : {flag} ./faulty none & sleep 1; \
+             scancel $SLURM_JOB_ID+1.4; wait $!; echo code $?\n"
+        );
+        let file = cluster.script("het.sh", &line);
+        let job = cluster.submit(&[&shape[..], &[&file]].concat());
+        cluster.ended(job);
+        let out = cluster.text("het.out");
+        let parts: Vec<&str> = out.split("\nnext\n").collect();
+        let [both, fewer, aborted, early, unlike, cancelled] = parts[..] else {
+            panic!("{flag}: {out}")
+        };
+        whole(both, 5);
+        whole(fewer, 3);
+        assert!(both.contains("code 0") && fewer.contains("code 0"), "{flag}: {out}");
+        // The component of rank 0 hears of it too, and has no code of its own to say.
+        assert!(aborted.contains("code 7"), "{flag}: {aborted}");
+        assert!(early.contains("code 1") && early.contains("task 1 has ended"), "{flag}: {early}");
+        assert!(unlike.contains("code 1") && unlike.contains("in the same way"), "{unlike}");
+        // One component is cancelled: without it the other would wait for ever.
+        assert!(cancelled.contains("code 143"), "{flag}: {cancelled}");
+    }
+}
+
+#[test]
 fn another_users_world_is_as_whole_and_leaves_nothing_behind() {
     if !root("jobs of another user") || !std::path::Path::new("/usr/bin/mpicc.openmpi").exists() {
         println!("skipped: root and mpicc.openmpi are needed");
@@ -272,6 +324,10 @@ fn what_srun_offers_is_listed_and_what_it_does_not_have_is_named() {
     let show = |flag: &str| {
         cluster.run(&["srun", flag, "bash", "-c", "echo $SLURM_MPI_TYPE ${PMI_RANK-none}"]).out
     };
+    let both = ["srun", "--mpi=pmix", "true", ":", "--mpi=pmix", "true"];
+    let said = cluster.run(&both);
+    let text = "node n1 has tasks of two components";
+    assert!(said.code == 1 && said.err.contains(text), "{said:?}");
     assert_eq!(show("-Q"), "pmi2 0\n", "as the cluster has it");
     assert_eq!(show("--mpi=none").trim(), "none");
     let config = cluster.ok(&["scontrol", "show", "config"]);

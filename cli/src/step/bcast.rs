@@ -44,7 +44,7 @@ pub(crate) async fn send(
         .await
         .map_err(|error| unable(grant.job, &error))?;
     let environment = variables::of_step(&variables::own(), &copy, &step.grant);
-    let ended = run::run(agents, step, &copy, environment, signals)
+    let ended = run::run(agents, step, &copy, environment, signals, run::alone())
         .await
         .map_err(|text| Stop::refused(None, text))?;
     if ended.code != 0 {

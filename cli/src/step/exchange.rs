@@ -5,10 +5,13 @@
 //! last round came to, and every question without an answer, so that nothing is lost between them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use muster_proto::v1::step_input::Kind as Ask;
 use muster_proto::v1::{Answer, Gather, Gathered, Question};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What all nodes say in one round, in bytes: within a message's bound, with room for the rest.
 const LONGEST: usize = 24 << 20;
@@ -148,9 +151,111 @@ impl Exchange {
     }
 }
 
+/// What one step of several with one world hears from the others.
+#[derive(Debug)]
+pub(super) enum Letter {
+    /// For one of its nodes.
+    Mail(usize, Box<Ask>),
+    /// The others wait for one of its nodes, which has no tasks any more.
+    Missing(usize),
+    /// A step elsewhere ends, and with it the world.
+    Ended,
+}
+
+/// A step's place in the exchange: nodes are counted through all steps that have one world.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    exchange: Arc<Mutex<Exchange>>,
+    first: usize,
+    /// The other steps, by their nodes. Few letters are under way: a node's next follows the answer.
+    others: Vec<(Range<usize>, UnboundedSender<Letter>)>,
+}
+
+/// The places of steps that have so many nodes each, and what each hears.
+pub(super) fn company(nodes: &[usize]) -> Vec<(Place, UnboundedReceiver<Letter>)> {
+    let exchange = Arc::new(Mutex::new(Exchange::default()));
+    let mut first = 0;
+    let steps: Vec<_> = nodes
+        .iter()
+        .map(|count| {
+            let range = first..first + count;
+            first = range.end;
+            let (tell, heard) = unbounded_channel();
+            (range, tell, heard)
+        })
+        .collect();
+    let tells: Vec<_> =
+        steps.iter().map(|(range, tell, _)| (range.clone(), tell.clone())).collect();
+    let place = |(range, _, heard): (Range<usize>, _, _)| {
+        let others = tells.iter().filter(|(of, _)| *of != range).cloned().collect();
+        (Place { exchange: exchange.clone(), first: range.start, others }, heard)
+    };
+    steps.into_iter().map(place).collect()
+}
+
+impl Place {
+    pub(super) fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().expect("nobody panics in the exchange")
+    }
+
+    /// The world's number of a node of the step.
+    pub(super) fn of_own(&self, at: usize) -> usize {
+        self.first + at
+    }
+
+    /// The step's number of a node of the world; `None`: it is another step's.
+    pub(super) fn own(&self, node: usize, count: usize) -> Option<usize> {
+        node.checked_sub(self.first).filter(|at| *at < count)
+    }
+
+    /// Mail for a node of another step. One that is over needs none.
+    pub(super) fn send(&self, node: usize, ask: Ask) {
+        self.to_step_of(node, |at| Letter::Mail(at, Box::new(ask)));
+    }
+
+    /// A node of another step is missing. False: that step has heard its last.
+    pub(super) fn miss(&self, node: usize) -> bool {
+        self.to_step_of(node, Letter::Missing)
+    }
+
+    fn to_step_of(&self, node: usize, letter: impl FnOnce(usize) -> Letter) -> bool {
+        let found = self.others.iter().find(|(range, _)| range.contains(&node));
+        found.is_some_and(|(range, tell)| tell.send(letter(node - range.start)).is_ok())
+    }
+
+    /// All other steps are to end.
+    pub(super) fn end_others(&self) {
+        for (_, tell) in &self.others {
+            let _ = tell.send(Letter::Ended);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_with_one_world_pass_on_what_is_for_each_others_nodes() {
+        let mut places = company(&[1, 2]);
+        let (second, mut of_second) = places.pop().unwrap();
+        let (first, mut of_first) = places.pop().unwrap();
+        assert_eq!((first.of_own(0), second.of_own(1)), (0, 2));
+        assert_eq!((second.own(0, 2), second.own(1, 2), second.own(3, 2)), (None, Some(0), None));
+        assert!(first.exchange().gather(0, piece(0, &[0, 1, 2], "a")).is_empty());
+        assert!(second.exchange().gather(1, piece(0, &[0, 1, 2], "b")).is_empty());
+        let mail = second.exchange().gather(2, piece(0, &[0, 1, 2], "c"));
+        assert_eq!(told(&mail).len(), 3);
+        let (node, ask) = mail.into_iter().next().unwrap();
+        second.send(node, ask);
+        let Ok(Letter::Mail(0, ask)) = of_first.try_recv() else { panic!("no mail") };
+        assert!(matches!(*ask, Ask::Gathered(_)));
+        assert!(second.miss(0) && matches!(of_first.try_recv(), Ok(Letter::Missing(0))));
+        first.end_others();
+        assert!(matches!(of_second.try_recv(), Ok(Letter::Ended)) && of_first.try_recv().is_err());
+        drop(of_first);
+        assert!(!second.miss(0), "nobody is there to hear it");
+    }
 
     fn piece(round: u64, nodes: &[u32], text: &'static str) -> Gather {
         Gather { group: Bytes::from("g"), round, nodes: nodes.to_vec(), piece: Bytes::from(text) }

@@ -3,6 +3,7 @@
 //! they share signals and the exit code.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use muster_config::Config;
 use muster_proto::v1::MpiKind;
@@ -10,10 +11,11 @@ use tokio::sync::mpsc;
 
 use super::agents::Agents;
 use super::alloc::{self, Allocation};
+use super::mpi::World;
 use super::options::Asked;
 use super::srun::{Stop, asked, ended_step, ending, first, open_step, runtime, settled};
 use super::wish::{self, Around, Wish};
-use super::{run, signals};
+use super::{exchange, run, signals};
 use crate::connect::Client;
 use crate::exit;
 use crate::submit::Fault;
@@ -208,12 +210,9 @@ fn parts(
             out.push(Part { job: id, head, wish: settled(wish, config) });
         }
     }
-    let speaks = |part: &Part| part.wish.mpi.is_some_and(|kind| kind != MpiKind::None);
-    if out.len() > 1 && out.iter().any(speaks) {
-        let text = "--mpi: programs find each other within one component; \
-                    give each an srun of its own, or say --mpi=none"
-            .to_owned();
-        return Err(Stop::Fault(Fault::Refused(text)));
+    if out.iter().any(|part| part.wish.mpi != out[0].wish.mpi) {
+        let text = "--mpi: programs of all components find each other in the same way, or in none";
+        return Err(Stop::Fault(Fault::Refused(text.to_owned())));
     }
     Ok(out)
 }
@@ -248,6 +247,29 @@ async fn all_or_none(
     Err(fault)
 }
 
+/// Gives each step its place in the world of all.
+fn place(parts: &mut [Part], opened: &[run::Step]) -> Result<(), Stop> {
+    let size = opened.iter().map(|step| step.grant.tasks).sum();
+    let world = Arc::new(World::of(opened.iter().map(|step| &step.grant)));
+    if parts.first().is_some_and(|part| part.wish.mpi == Some(MpiKind::Pmix))
+        && let Some(node) = world.shared_node()
+    {
+        let text = format!(
+            "--mpi=pmix: node {node} has tasks of two components; one that needs PMIx on several \
+             components needs nodes of its own for each"
+        );
+        return Err(Stop::Fault(Fault::Refused(text)));
+    }
+    let (mut first_rank, mut first_node) = (0, 0);
+    for (part, step) in parts.iter_mut().zip(opened) {
+        (part.wish.first_rank, part.wish.world) = (first_rank, size);
+        (part.wish.first_node, part.wish.mpi_world) = (first_node, Some(world.clone()));
+        first_rank += step.grant.tasks;
+        first_node += u32::try_from(step.grant.nodes.len()).expect("fewer nodes than u32");
+    }
+    Ok(())
+}
+
 /// Opens all steps, then runs them beside each other; the highest exit code.
 async fn run_all(
     agents: &Agents,
@@ -260,17 +282,19 @@ async fn run_all(
         opened = futures::future::join_all(opening) => all_or_none(agents, opened).await?,
         signal = ending(signals) => return Err(Stop::Said(128 + signal)),
     };
-    let world = opened.iter().map(|step| step.grant.tasks).sum();
-    let mut first_rank = 0;
-    for (part, step) in parts.iter_mut().zip(&opened) {
-        (part.wish.first_rank, part.wish.world) = (first_rank, world);
-        first_rank += step.grant.tasks;
+    if let Err(stop) = place(&mut parts, &opened) {
+        for step in opened {
+            run::give_up(agents, &step).await;
+        }
+        return Err(stop);
     }
     let (mut tell, mut running) = (Vec::new(), Vec::new());
-    for (part, step) in parts.iter().zip(opened) {
+    let nodes: Vec<usize> = opened.iter().map(|step| step.grant.nodes.len()).collect();
+    for ((part, step), company) in parts.iter().zip(opened).zip(exchange::company(&nodes)) {
         let (own, mut heard) = mpsc::unbounded_channel();
         tell.push(own);
-        running.push(async move { ended_step(agents, step, &part.wish, &mut heard).await });
+        let wish = &part.wish;
+        running.push(async move { ended_step(agents, step, wish, &mut heard, company).await });
     }
     let all = futures::future::join_all(running);
     tokio::pin!(all);

@@ -67,6 +67,11 @@ impl Report {
         self.because = self.because.or(Some((task, code)));
     }
 
+    /// A task of another step ends this one, and says the code for both.
+    pub(crate) fn end_elsewhere(&mut self) {
+        self.end_by(u32::MAX, Some(0));
+    }
+
     /// Whether a task has not ended well.
     pub(crate) fn is_bad(&self) -> bool {
         self.fault || self.ends.values().any(is_bad)

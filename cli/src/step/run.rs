@@ -14,8 +14,17 @@ use tonic::Streaming;
 
 use super::agents::{AgentError, Agents, Client, PATIENCE, PAUSE, is_passing};
 use super::course::{Course, Event, QUEUE};
+use super::exchange::{self, Letter};
 use super::wish::Wish;
 use crate::exit;
+
+/// The step among others that have one world with it.
+pub(crate) type Company = (exchange::Place, mpsc::UnboundedReceiver<Letter>);
+
+/// A step that has its own.
+pub(crate) fn alone() -> Company {
+    (exchange::Place::default(), mpsc::unbounded_channel().1)
+}
 
 /// The open step.
 pub(crate) struct Step {
@@ -91,11 +100,13 @@ pub(crate) async fn run(
     wish: &Wish,
     environment: Vec<u8>,
     signals: &mut mpsc::UnboundedReceiver<i32>,
+    company: Company,
 ) -> Result<Ended, String> {
     let programs = programs(wish, step.grant.tasks)?;
     let (events, mut taken) = mpsc::channel(QUEUE);
     agents.learn(&step.grant.nodes);
-    let mut course = Course::new(agents.clone(), &step.grant, wish, events.clone());
+    let (place, mut letters) = company;
+    let mut course = Course::new(agents.clone(), &step.grant, wish, place, events.clone());
     course.start(&programs, environment, &step.grant);
     let Step { grant, head, news, request } = step;
     follow_news(agents.clone(), head.clone(), news, request, grant.step, events.clone());
@@ -108,6 +119,10 @@ pub(crate) async fn run(
             Some(event) = taken.recv() => Some(event),
             Some(done) = written.recv() => Some(Event::Written(done)),
             Some(signal) = signals.recv() => Some(Event::Signal(signal)),
+            Some(letter) = letters.recv() => {
+                course.letter(letter).await;
+                continue;
+            }
             () = sleep_until(deadline), if deadline.is_some() => None,
         };
         match event {

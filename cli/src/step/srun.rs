@@ -206,7 +206,7 @@ pub(crate) async fn step(
         opened = open_step(agents, job, head, &wish, words) => opened?,
         signal = ending(signals) => return Err(Stop::Said(128 + signal)),
     };
-    ended_step(agents, opened, &wish, signals).await
+    ended_step(agents, opened, &wish, signals, run::alone()).await
 }
 
 /// Opens a step; waits for what it needs.
@@ -246,6 +246,7 @@ pub(crate) async fn ended_step(
     step: run::Step,
     wish: &Wish,
     signals: &mut mpsc::UnboundedReceiver<i32>,
+    company: run::Company,
 ) -> Result<i32, Stop> {
     let mut wish = wish.clone();
     let request = step.request.clone();
@@ -259,7 +260,7 @@ pub(crate) async fn ended_step(
         wish.shape.tasks = step.grant.tasks;
     }
     let environment = variables::of_step(&variables::own(), &wish, &step.grant);
-    let ended = run::run(agents, step, &wish, environment, signals).await;
+    let ended = run::run(agents, step, &wish, environment, signals, company).await;
     drop(raw);
     match ended {
         Ok(ended) => Ok(ended.code),

@@ -1,6 +1,7 @@
 //! From options to a step: its shape for the table, and how srun goes about it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_model::Hostlist;
@@ -92,6 +93,9 @@ pub(crate) struct Wish {
     /// are in all; 0: it is alone.
     pub(crate) first_rank: u32,
     pub(crate) world: u32,
+    /// Of those: where its nodes begin, and what the tasks of all find each other by.
+    pub(crate) first_node: u32,
+    pub(super) mpi_world: Option<Arc<super::mpi::World>>,
     pub(crate) container: Option<Container>,
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use muster_proto::shim::v1::StopCause;
-use muster_proto::v1::TaskSignal;
 use muster_proto::v1::step_input::Kind as Ask;
+use muster_proto::v1::{MpiKind, TaskSignal};
 use tokio::time::Instant;
 
 use super::Course;
@@ -31,6 +31,10 @@ impl Course {
             self.say(&format!(
                 "Job step aborted: Waiting up to {seconds} seconds for job step to finish."
             ));
+            if self.wish.mpi.is_some_and(|kind| kind != MpiKind::None) {
+                // What is left of a world waits for the rest of it.
+                self.place.end_others();
+            }
         }
         self.ask_all(&Ask::Signal(terminate(grace, self.cause))).await;
         self.give_up_at = self.give_up_at.or(Some(Instant::now() + grace + SLACK));

@@ -181,7 +181,8 @@ impl Course {
         }
         let node = self.nodes[at].part.node.clone();
         self.nodes[at].ask = self.dial(at, &node, first);
-        for ask in self.exchange.again(at) {
+        let asked = self.place.exchange().again(self.place.of_own(at));
+        for ask in asked {
             self.ask(at, ask).await;
         }
     }

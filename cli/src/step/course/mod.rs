@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::agents::Agents;
-use super::exchange::Exchange;
+use super::exchange;
 use super::names::Names;
 use super::report::{Report, ranges};
 use super::sinks::{Of, Place, Written};
@@ -94,7 +94,8 @@ pub(in crate::step) struct Course {
     only: HashMap<u32, u32>,
     report: Report,
     tally: Tally,
-    exchange: Exchange,
+    /// In what the nodes tell each other.
+    place: exchange::Place,
     cancelled: bool,
     /// Why srun itself ends the tasks, where there is more to say than that.
     cause: StopCause,
@@ -120,6 +121,7 @@ impl Course {
         agents: Agents,
         grant: &StepGrant,
         wish: &Wish,
+        place: exchange::Place,
         events: mpsc::Sender<Event>,
     ) -> Course {
         let kill_wait = grant.about.as_ref().map_or(30, |about| about.kill_wait_seconds);
@@ -136,7 +138,7 @@ impl Course {
             only: HashMap::new(),
             report: Report::default(),
             tally: Tally::default(),
-            exchange: Exchange::default(),
+            place,
             cancelled: false,
             cause: StopCause::None,
             terminating: false,

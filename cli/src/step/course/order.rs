@@ -53,7 +53,7 @@ pub(super) fn order(
         total_tasks: grant.tasks,
         name: wish.name.clone(),
         container: wish.container.clone(),
-        mpi: mpi::layout(wish.mpi.unwrap_or_default(), grant),
+        mpi: mpi::layout(wish, grant),
         first_rank: wish.first_rank,
     }
 }

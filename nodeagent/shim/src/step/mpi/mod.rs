@@ -16,7 +16,9 @@ use std::os::fd::BorrowedFd;
 
 use muster_proto::v1::step_input::Kind as Asked;
 use muster_proto::v1::step_output::Kind as Said;
-use muster_proto::v1::{Aborted, Answer, Gather, MpiKind, NodeRanks, Question, StartStep};
+use muster_proto::v1::{
+    Aborted, Answer, Gather, Mpi as Wish, MpiKind, NodeRanks, Question, StartStep,
+};
 use nix::poll::PollFlags;
 
 use super::child::Common;
@@ -28,7 +30,7 @@ use pmi::Pmi;
 const UNDER_WAY: usize = 64 << 20;
 const EACH: usize = 256;
 
-/// Where all tasks of the step are.
+/// Where all tasks of the world are: of the step, or of several steps that have one.
 #[derive(Clone, Debug)]
 struct Layout {
     nodes: Vec<NodeRanks>,
@@ -38,14 +40,17 @@ struct Layout {
 
 impl Layout {
     /// `None`: it does not fit the node's own part.
-    fn of(start: &StartStep, nodes: &[NodeRanks]) -> Option<Self> {
-        let part = start.part.as_ref()?;
-        let index = usize::try_from(part.index).ok()?;
+    fn of(start: &StartStep, wish: &Wish) -> Option<Self> {
+        let (part, nodes) = (start.part.as_ref()?, &wish.nodes);
+        let index = usize::try_from(wish.first_node.checked_add(part.index)?).ok()?;
         let mut ranks: Vec<u32> = nodes.iter().flat_map(|n| n.tasks.iter().copied()).collect();
         ranks.sort_unstable();
-        let whole = ranks.iter().copied().eq(0..start.total_tasks);
-        let mine = nodes.get(index).is_some_and(|node| node.tasks == part.tasks);
-        (whole && mine).then(|| Self { nodes: nodes.to_vec(), index })
+        let size = u32::try_from(ranks.len()).ok()?;
+        let alone = wish.world.is_empty();
+        let whole = ranks.iter().copied().eq(0..size) && (!alone || size == start.total_tasks);
+        let own = part.tasks.iter().map(|rank| rank + start.first_rank);
+        let mine = nodes.get(index).is_some_and(|node| node.tasks.iter().copied().eq(own));
+        (whole && mine).then(|| Self { nodes: nodes.clone(), index })
     }
 
     fn own(&self) -> &[u32] {
@@ -128,14 +133,17 @@ impl Mpi {
         let Some(wish) = start.mpi.as_ref().filter(|m| m.kind() != MpiKind::None) else {
             return Ok(mpi);
         };
-        let layout = Layout::of(start, &wish.nodes)
+        let layout = Layout::of(start, wish)
             .ok_or_else(|| "the ranks of the step are not where they should be".to_owned())?;
         mpi.members = layout
             .own()
             .iter()
             .map(|rank| Member { rank: *rank, presence: Presence::Away, ended: false })
             .collect();
-        let name = format!("{}.{}", start.job, start.step);
+        let name = match wish.world.as_str() {
+            "" => format!("{}.{}", start.job, start.step),
+            world => world.to_owned(),
+        };
         mpi.kind = match wish.kind() {
             MpiKind::None => Kind::None,
             MpiKind::Pmi => Kind::Pmi(
