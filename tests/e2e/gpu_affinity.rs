@@ -51,7 +51,7 @@ fn two_numa_nodes() -> Option<(Cluster, Double)> {
 }
 
 /// The agent as `muster up` starts it, after `before` in a mount namespace of its own.
-fn start_agent(cluster: &Cluster, before: &str) {
+pub(crate) fn start_agent(cluster: &Cluster, before: &str) {
     let (muster, place) = (cluster.program(), cluster.dir());
     let (muster, place) = (muster.display(), place.display());
     let agent = format!("exec {muster} agent --config {place}/muster.toml --node n1");

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nvidia_ml::file::Happening;
 
+use crate::gpu_affinity::start_agent;
 use crate::gpus::{machines, until};
-use crate::harness::{STRANGER, root, wait, wait_or};
+use crate::harness::{Cluster, STRANGER, root, wait, wait_or};
 
 #[test]
 fn tasks_see_the_gpus_that_they_are_bound_to() {
@@ -103,10 +104,33 @@ const PROBE: &str = "#!/bin/bash\n\
 
 #[test]
 fn a_job_reaches_its_own_gpus_and_no_others_whoever_it_is() {
-    if !root("device files") {
+    if root("device files") {
+        reaches_its_own(&machines(&["dgx-h100"]).0);
+    }
+}
+
+#[test]
+fn a_filter_program_holds_jobs_as_the_list_of_the_first_version_does() {
+    const UNIFIED: &str = "/sys/fs/cgroup/unified";
+    if !root("device files") || !Path::new(UNIFIED).is_dir() {
+        println!("skipped: there is but one version of control groups");
         return;
     }
     let (cluster, _doubles) = machines(&["dgx-h100"]);
+    cluster.crash("n1");
+    // For this agent there is the second version alone.
+    start_agent(&cluster, &format!("mount --bind {UNIFIED} /sys/fs/cgroup"));
+    wait("the new agent", || cluster.log("n1").matches("the agent is up").count() == 3);
+    wait("its word", || {
+        let node = cluster.ok(&["scontrol", "-d", "show", "node", "n1"]);
+        node.contains("jobs_may_run_on_any_CPU") && !node.contains("jobs_may_open_any_GPU")
+    });
+    reaches_its_own(&cluster);
+}
+
+/// Jobs of two users at once on one node.
+#[track_caller]
+fn reaches_its_own(cluster: &Cluster) {
     let node = cluster.ok(&["scontrol", "-d", "show", "node", "n1"]);
     if node.contains("jobs_may_open_any_GPU") || node.contains("control_groups:") {
         println!("skipped: devices cannot be held here");

@@ -1,6 +1,6 @@
 //! Requests for GPUs in all their spellings, on machines that are wired as real ones are.
 
-use crate::gpus::machines;
+use crate::gpus::{machines, machines_with};
 use crate::harness::{Cluster, wait_or};
 
 /// What a job says of itself; it stays until the test is over.
@@ -96,6 +96,24 @@ fn gpus_are_asked_for_by_number_by_type_and_by_memory() {
     refused(&cluster, &["--gres=gpu:1", "--constraint=gpu_mem>80G"], "gpu_mem>=80G");
     refused(&cluster, &["--gres=gpu:h100:9"], "it needs 9 gpu:h100 on a node");
     refused(&cluster, &["--gres=gpu:b200:1"], "gpu:b200");
+}
+
+#[test]
+fn gpus_are_named_as_the_driver_does_where_the_config_says_so() {
+    let (cluster, _doubles) = machines_with(&["mig-a100"], "gpu_numbering = \"uuid\"");
+    let tell = "#!/bin/sh\necho $SLURM_JOB_GPUS $CUDA_VISIBLE_DEVICES\n\
+        srun -n1 sh -c 'echo step $CUDA_VISIBLE_DEVICES'\n";
+    let script = cluster.script("names.sh", tell);
+    for (gpus, expected) in [
+        ("a100:1", "0 GPU-00000001-1111-4222-8333-444455556666"),
+        ("a100_3g.20gb:1", "4 MIG-00000000-0000-4000-8000-000000000000"),
+    ] {
+        let wish = format!("--gpus={gpus}");
+        let job = cluster.submit(&["-c1", "--mem=100M", &wish, "-o", "names.out", &script]);
+        assert_eq!(cluster.outcome(job).0, "COMPLETED");
+        let name = expected.split(' ').nth(1).expect("two words");
+        assert_eq!(cluster.text("names.out"), format!("{expected}\nstep {name}\n"));
+    }
 }
 
 #[test]

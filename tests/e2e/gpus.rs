@@ -9,6 +9,11 @@ use crate::harness::{Cluster, finish, wait_or};
 
 /// One node for each machine, n1 first; each takes the GPUs that it finds.
 pub(crate) fn machines(layouts: &[&str]) -> (Cluster, Vec<Double>) {
+    machines_with(layouts, "")
+}
+
+/// The same, with more lines for the agents in the config.
+pub(crate) fn machines_with(layouts: &[&str], more: &str) -> (Cluster, Vec<Double>) {
     let nodes = format!("--nodes={}", layouts.len());
     let doubles = std::cell::RefCell::new(Vec::new());
     let shape = [nodes.as_str(), "--cpus-per-node=8", "--mem-per-node=8G"];
@@ -17,7 +22,7 @@ pub(crate) fn machines(layouts: &[&str]) -> (Cluster, Vec<Double>) {
         let of = |(layout, n): (&&str, usize)| Double::new(&folder.join(format!("n{n}")), layout);
         *doubles.borrow_mut() = layouts.iter().zip(1..).map(of).collect::<Vec<_>>();
         let library = format!(
-            "nvml_library = \"{}/%n/libnvidia-ml.so\"\ngpu_check_seconds = 1",
+            "nvml_library = \"{}/%n/libnvidia-ml.so\"\ngpu_check_seconds = 1\n{more}",
             folder.display()
         );
         let text = text.replace("nvml_library = \"none\"", &library);

@@ -189,6 +189,7 @@ fn launch(
     let room = room(inner, slice)
         .map_err(|fault| Status::internal(format!("step {}.{step}: {fault}", slice.key.job)))?;
     let sample_seconds = start.sample_seconds.unwrap_or(SAMPLE_SECONDS);
+    let named = edge.gpus.units().iter().filter(|_| edge.binding.by_uuid);
     let order = StepOrder {
         start: Some(start),
         user: launch.user.clone(),
@@ -208,6 +209,7 @@ fn launch(
         topology_address: edge.topology.0.clone(),
         topology_pattern: edge.topology.1.clone(),
         gpu_cpus: edge.gpus.units().iter().map(|unit| unit.gpu.cpus.to_string()).collect(),
+        gpu_names: named.map(|unit| unit.gpu.uuid.to_string()).collect(),
     };
     if dir.path().exists() && !dir.is_alive() {
         dir.remove();

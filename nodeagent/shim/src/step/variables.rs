@@ -109,6 +109,8 @@ pub(super) fn of_task(
     if let Some(list) = visible(order, gpus::of_step(start), gpus) {
         all.extend(VISIBLE.iter().map(|name| ((*name).to_owned(), list.clone())));
     }
+    // Set later, it counts.
+    all.extend(by_name(order, gpus).map(|names| (VISIBLE[0].to_owned(), names)));
     if start.cpu_bind() != CpuBind::Auto
         && let Some(cpus) = cpus::of_task(start, local).filter(|_| order.bind)
     {
@@ -134,10 +136,26 @@ fn visible(order: &StepOrder, of_step: u64, mine: u64) -> Option<String> {
     (order.gpus_of_slice != 0).then(|| join(bits(mine).map(number)))
 }
 
+/// The GPUs of a task by the driver's names; `None` where they are counted, or one has no name.
+fn by_name(order: &StepOrder, mine: u64) -> Option<String> {
+    let name = |unit: u32| order.gpu_names.get(unit as usize).filter(|name| !name.is_empty());
+    let names: Option<Vec<&str>> = bits(mine).map(|unit| name(unit).map(String::as_str)).collect();
+    names.filter(|names| !names.is_empty()).map(|names| names.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use muster_proto::shim::v1::SliceLimits;
+
+    #[test]
+    fn gpus_with_names_are_named_all_of_them_or_none() {
+        let names = ["GPU-a", "GPU-b", ""].map(str::to_owned).to_vec();
+        let order = StepOrder { gpu_names: names, ..StepOrder::default() };
+        assert_eq!(by_name(&order, 0b11).as_deref(), Some("GPU-a,GPU-b"));
+        assert_eq!((by_name(&order, 0b110), by_name(&order, 0)), (None, None));
+        assert_eq!(by_name(&StepOrder::default(), 0b11), None);
+    }
 
     #[test]
     fn a_task_sees_its_own_gpus_as_its_libraries_count_them() {
