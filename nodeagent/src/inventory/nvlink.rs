@@ -2,7 +2,7 @@
 //! (`remote_device_type` always answers Unknown in 0.13), go to the library directly.
 
 use muster_model::{GpuLinks, LinkClass};
-use nvml_wrapper::enum_wrappers::device::TopologyLevel;
+use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings as nv;
@@ -166,9 +166,16 @@ pub(super) fn matrix(nvml: &Nvml, units: &[Unit]) -> GpuLinks {
         _ => Vec::new(),
     };
     let all: Vec<Vec<Link>> = (0..units.len()).map(of).collect();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut peers) = (Vec::new(), Vec::new());
     for one in 0..units.len() {
         for other in one + 1..units.len() {
+            if let (Some(a), Some(b)) = (&devices[one], &devices[other])
+                && units[one].gpu.mig.is_none()
+                && units[other].gpu.mig.is_none()
+                && are_peers(a, b)
+            {
+                peers.push((small(one), small(other)));
+            }
             let class = nvlink(&all, units, one, other)
                 .or_else(|| {
                     pcie(devices[one].as_ref()?, devices[other].as_ref()?, units, one, other)
@@ -179,7 +186,13 @@ pub(super) fn matrix(nvml: &Nvml, units: &[Unit]) -> GpuLinks {
     }
     let numa = |unit: &Unit| unit.gpu.numa.and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
     let numa: Vec<u8> = units.iter().map(numa).collect();
-    GpuLinks::from_pairs(&numa, LinkClass::Unknown, &pairs)
+    GpuLinks::from_pairs(&numa, LinkClass::Unknown, &pairs).with_peers(&peers)
+}
+
+/// Whether each of two GPUs may read the other's memory; a driver that does not say so says no.
+fn are_peers(one: &Device<'_>, other: &Device<'_>) -> bool {
+    let read = |a: &Device<'_>, b| a.p2p_status(b, P2pCapabilitiesIndex::Read);
+    matches!((read(one, other), read(other, one)), (Ok(P2pStatus::Ok), Ok(P2pStatus::Ok)))
 }
 
 fn small(at: usize) -> u8 {
@@ -223,15 +236,16 @@ pub(super) fn picked(links: &GpuLinks, order: &[Option<usize>]) -> GpuLinks {
     let at = |place: &Option<usize>| place.and_then(|at| u8::try_from(at).ok());
     let numa = |place| at(place).and_then(|at| links.numa_of(at)).unwrap_or(0);
     let numa: Vec<u8> = order.iter().map(numa).collect();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut peers) = (Vec::new(), Vec::new());
     for (i, one) in order.iter().enumerate() {
         for (j, other) in order.iter().enumerate().skip(i + 1) {
             if let (Some(one), Some(other)) = (at(one), at(other)) {
                 pairs.push((small(i), small(j), links.class_of(one, other)));
+                peers.extend(links.are_peers(one, other).then_some((small(i), small(j))));
             }
         }
     }
-    GpuLinks::from_pairs(&numa, LinkClass::Unknown, &pairs)
+    GpuLinks::from_pairs(&numa, LinkClass::Unknown, &pairs).with_peers(&peers)
 }
 
 /// Whether a GPU's memory rows wait to be remapped, and whether that failed; `None`: it has no

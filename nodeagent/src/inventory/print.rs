@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use muster_config::Config;
-use muster_model::LinkClass;
+use muster_model::{GpuLinks, LinkClass};
 use muster_proto::agent::v1::{Gpu, Inventory};
 
 use super::gpu::{Driver, Versions};
@@ -134,6 +134,15 @@ fn link_rows(inventory: &Inventory) -> Vec<Vec<String>> {
     rows.map(|row| row.iter().map(word).collect()).collect()
 }
 
+/// Of each GPU, those whose memory it reaches by itself (`nvidia-smi topo -p2p r`).
+fn peers(inventory: &Inventory) -> Vec<Vec<u8>> {
+    let count = u8::try_from(inventory.gpus.len()).unwrap_or(GpuLinks::MAX_GPUS);
+    let numa = vec![0; usize::from(count)];
+    let links = GpuLinks::from_parts(count, inventory.gpu_links.to_vec(), numa).unwrap_or_default();
+    let of = |one| (0..count).filter(|other| links.are_peers(one, *other)).collect();
+    (0..count).map(of).collect()
+}
+
 fn as_json(node: &str, inventory: &Inventory, driver: &Driver) -> String {
     let value = serde_json::json!({
         "node": node,
@@ -153,6 +162,7 @@ fn as_json(node: &str, inventory: &Inventory, driver: &Driver) -> String {
         "driver": driver_json(driver),
         "gpus": inventory.gpus.iter().enumerate().map(gpu_json).collect::<Vec<_>>(),
         "gpu_links": link_rows(inventory),
+        "gpu_peers": peers(inventory),
     });
     format!("{value:#}")
 }
@@ -173,9 +183,12 @@ fn as_text(node: &str, inventory: &Inventory, driver: &Driver) -> String {
         ("driver", driver_words(driver)),
     ];
     let index: Vec<String> = (0..inventory.gpus.len()).map(|at| format!("gpu {at}")).collect();
-    for ((name, gpu), links) in index.iter().zip(&inventory.gpus).zip(link_rows(inventory)) {
+    let around = link_rows(inventory).into_iter().zip(peers(inventory));
+    for ((name, gpu), (links, peers)) in index.iter().zip(&inventory.gpus).zip(around) {
         lines.push((name, gpu_words(gpu)));
         lines.push(("  links", links.join(" ")));
+        let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+        lines.push(("  peers", peers.join(" ")));
     }
     lines.extend(inventory.unenforced.iter().map(|text| ("unenforced", text.clone())));
     let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());

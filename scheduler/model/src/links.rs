@@ -2,7 +2,8 @@
 //!
 //! Scores order the ways between two GPUs by what they carry; only their order and rough ratio
 //! matter. They follow the levels of NVML's `nvmlDeviceGetTopologyCommonAncestor` and the count of
-//! NVLinks between the pair. A pair that nobody knows anything about scores 0.
+//! NVLinks between the pair. A pair that nobody knows anything about scores 0. GPUs that reach each other's
+//! memory over PCIe (peer to peer) score [`LinkClass::PEER`] more than others of their class.
 
 /// The best way between two GPUs of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +27,8 @@ pub enum LinkClass {
 impl LinkClass {
     /// Scores of this and more are NVLink: GPUs joined by such pairs are an island.
     pub const ISLAND: u8 = 100;
+    /// What a pair over PCIe scores more where each GPU reads the other's memory: less than a class.
+    pub const PEER: u8 = 5;
     /// More links than this score no higher (an H100 has 18).
     pub const MAX_WIDTH: u8 = 18;
 
@@ -108,6 +111,41 @@ impl GpuLinks {
         GpuLinks { count, class, numa: numa.to_vec() }
     }
 
+    /// The same with these pairs, both ways, as peers. Pairs that NVLink joins are in any case, and
+    /// pairs of which nothing else is known stay unknown.
+    #[must_use]
+    pub fn with_peers(mut self, pairs: &[(u8, u8)]) -> Self {
+        let n = usize::from(self.count);
+        for &(a, b) in pairs {
+            let pcie = match self.class_of(a, b) {
+                LinkClass::System
+                | LinkClass::Numa
+                | LinkClass::HostBridge
+                | LinkClass::PciSwitch => true,
+                LinkClass::Unknown | LinkClass::NvLink(_) | LinkClass::Same => false,
+            };
+            if pcie {
+                let score = self.class_of(a, b).score() + LinkClass::PEER;
+                self.class[usize::from(a) * n + usize::from(b)] = score;
+                self.class[usize::from(b) * n + usize::from(a)] = score;
+            }
+        }
+        self
+    }
+
+    /// Whether two GPUs are known to reach each other's memory.
+    #[must_use]
+    pub fn are_peers(&self, a: u8, b: u8) -> bool {
+        let score = self.score(a, b);
+        match LinkClass::of_score(score) {
+            LinkClass::NvLink(_) => true,
+            LinkClass::Unknown | LinkClass::Same => false,
+            LinkClass::System | LinkClass::Numa | LinkClass::HostBridge | LinkClass::PciSwitch => {
+                score % 10 >= LinkClass::PEER
+            }
+        }
+    }
+
     /// `n` GPUs (64 at most) on NVSwitches: every pair alike, 18 links wide.
     #[must_use]
     pub fn full(n: u8) -> Self {
@@ -184,6 +222,22 @@ mod tests {
         let outside = GpuLinks::from_pairs(&[0], LinkClass::System, &[(0, 9, LinkClass::Numa)]);
         assert!(outside.is_sound());
         assert!(GpuLinks::full(200).is_sound() && GpuLinks::full(0).is_sound());
+    }
+
+    #[test]
+    fn peers_are_nearer_than_others_of_their_class_and_farther_than_the_next() {
+        use LinkClass::{HostBridge, Numa, NvLink, Unknown};
+        let pairs = [(0, 1, Numa), (0, 2, Numa), (0, 3, HostBridge), (1, 2, NvLink(1))];
+        let plain = GpuLinks::from_pairs(&[0; 4], Unknown, &pairs);
+        let links = plain.clone().with_peers(&[(1, 0), (1, 2), (2, 3), (0, 0), (0, 9)]);
+        assert!(links.is_sound());
+        assert!(links.score(0, 2) < links.score(0, 1) && links.score(0, 1) < links.score(0, 3));
+        assert_eq!(links.class_of(0, 1), Numa);
+        let peers = |a, b| (plain.are_peers(a, b), links.are_peers(a, b));
+        assert_eq!(peers(0, 1), (false, true));
+        assert_eq!(peers(0, 2), (false, false));
+        assert_eq!(peers(1, 2), (true, true), "NVLink");
+        assert_eq!((peers(2, 3), peers(0, 0)), ((false, false), (false, false)), "nothing known");
     }
 
     #[test]

@@ -57,6 +57,25 @@ fn check(layout: &str, gres: &[(&str, u64)], gpus: &[&str], links: impl Fn(u8, u
     }
 }
 
+/// GPUs that reach each other's memory, as the driver says it, of all pairs in the order of the units.
+#[test]
+fn peers_are_those_that_the_driver_names() {
+    let shown = |layout: &str| -> Vec<(u8, u8)> {
+        let folder = tempfile::tempdir().unwrap();
+        let double = Double::new(folder.path(), layout);
+        let inventory = look(folder.path(), &double, &node(&[]));
+        let links = inventory_in(&inventory, "1").unwrap().links.expect("GPUs have links");
+        let pairs =
+            (0..links.count).flat_map(|one| (one + 1..links.count).map(move |two| (one, two)));
+        pairs.filter(|(one, two)| links.are_peers(*one, *two)).collect()
+    };
+    assert_eq!(shown("dgx-h100").len(), 28, "all over the switches");
+    assert_eq!(shown("l40s-x4"), [(0, 1), (2, 3)], "not across the processors");
+    assert_eq!(shown("mig-a100"), [], "instances have no peers");
+    let mesh = shown("dgx1-v100");
+    assert!(mesh.contains(&(0, 4)) && !mesh.contains(&(0, 5)), "NVLink or one processor: {mesh:?}");
+}
+
 #[test]
 fn eight_h100_on_switches_are_all_joined_and_have_the_device_files_that_the_driver_says() {
     check(

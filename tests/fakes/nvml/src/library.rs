@@ -450,6 +450,17 @@ calls! {
         unsafe { put(to, one.machine.level(one.index, other.index)) }
     }
 
+    fn nvmlDeviceGetP2PStatus(
+        one: Handle, other: Handle, _capability: c_uint, to: *mut nv::nvmlGpuP2PStatus_t,
+    ) {
+        let (one, other) = (seen(one)?, seen(other)?);
+        let status = match one.machine.are_peers(one.index, other.index) {
+            true => nv::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_OK,
+            false => nv::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_CHIPSET_NOT_SUPPORTED,
+        };
+        unsafe { put(to, status) }
+    }
+
     fn nvmlDeviceGetNvLinkState(device: Handle, link: c_uint, to: *mut c_uint) {
         let seen = seen(device)?;
         if link as usize >= seen.gpu.links.len() {

@@ -78,6 +78,18 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether one GPU may read another's memory: those of these machines may, but not across the processors
+    /// without NVLink, nor when they are cut.
+    #[must_use]
+    pub fn are_peers(&self, one: usize, other: usize) -> bool {
+        let [a, b] = [one, other].map(|at| &self.gpus[at]);
+        let switched = |gpu: &Gpu| gpu.links.iter().any(|far| matches!(far, Far::Switch(_)));
+        let joined = a.links.contains(&Far::Gpu(other)) || (switched(a) && switched(b));
+        a.mig.is_none() && b.mig.is_none() && (joined || a.numa == b.numa)
+    }
+}
+
 fn gpu(name: &'static str, memory_mib: u64, at: u32, numa: u32, cpus_per_numa: u32) -> Gpu {
     Gpu {
         name,
