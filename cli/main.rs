@@ -1,4 +1,4 @@
-//! The one binary. Its name, or its first word, says what it is.
+//! The one binary. Its name, or its first word, says what it is. (`link.rs`: how it is linked.)
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use muster_cli::personality;
 
-/// Short commands allocate little and quickly; daemons hold many small objects for long.
+/// Short commands allocate little and quickly; daemons hold many small objects for long. Without huge
+/// pages, which a short command would clear for nothing.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
