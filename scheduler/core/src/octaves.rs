@@ -13,14 +13,12 @@ pub(crate) fn log2(n: u64) -> u64 {
     // The mantissa in 1..2, with 31 bits behind the point.
     let mut mantissa = u64::try_from((u128::from(n.max(1)) << 31) >> whole).unwrap_or(1 << 31);
     let mut out = u64::from(whole);
+    // Without branches: no processor could foresee them, and every pass asks for thousands.
     for _ in 0..16 {
-        mantissa = u64::try_from((u128::from(mantissa) * u128::from(mantissa)) >> 31)
-            .expect("the square of a number below 2 is below 4");
-        out <<= 1;
-        if mantissa >> 32 > 0 {
-            mantissa >>= 1;
-            out |= 1;
-        }
+        mantissa = (mantissa * mantissa) >> 31;
+        let bit = mantissa >> 32;
+        mantissa >>= bit;
+        out = out << 1 | bit;
     }
     out
 }

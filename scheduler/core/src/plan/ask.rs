@@ -4,6 +4,7 @@
 use muster_model::{
     Constraint, CpuBinding, GresKind, GresScope, MemoryRequest, Partition, Request, SwitchWish,
 };
+use smallvec::SmallVec;
 
 use crate::state::Facts;
 
@@ -15,6 +16,9 @@ pub enum Memory {
     PerCpu(u64),
     PerGpu(u64),
 }
+
+/// Wishes for GRES. There is seldom more than one.
+pub type Wants = SmallVec<[(GresKind, u64); 1]>;
 
 /// A request as the placement works with it.
 #[derive(Debug, Clone)]
@@ -39,11 +43,11 @@ pub struct Ask {
     /// How its CPUs on a node are bound to its GPUs there.
     pub binding: CpuBinding,
     /// On every node.
-    pub node_gres: Vec<(GresKind, u64)>,
+    pub node_gres: Wants,
     /// For every task.
-    pub task_gres: Vec<(GresKind, u64)>,
+    pub task_gres: Wants,
     /// Over the whole job, at least one on every node.
-    pub job_gres: Vec<(GresKind, u64)>,
+    pub job_gres: Wants,
     pub required: Vec<Box<str>>,
     pub excluded: Vec<Box<str>>,
     pub threads_per_core: Option<u32>,
@@ -61,13 +65,13 @@ pub struct Ask {
 pub struct Need {
     pub cpus: u32,
     pub memory_mib: u64,
-    pub gres: Vec<(GresKind, u64)>,
+    pub gres: Wants,
 }
 
 impl Ask {
     #[must_use]
     pub fn new(request: &Request, partition: &Partition) -> Self {
-        let scoped = |scope| -> Vec<(GresKind, u64)> {
+        let scoped = |scope| -> Wants {
             let wanted = request.gres.iter().filter(|g| g.scope == scope && g.count > 0);
             wanted.map(|g| (g.kind.clone(), g.count)).collect()
         };
@@ -228,9 +232,9 @@ impl Ask {
             alone: false,
             nvlink: false,
             binding: CpuBinding::Preferred,
-            node_gres: Vec::new(),
-            task_gres: Vec::new(),
-            job_gres: Vec::new(),
+            node_gres: Wants::new(),
+            task_gres: Wants::new(),
+            job_gres: Wants::new(),
             required: Vec::new(),
             excluded: Vec::new(),
             threads_per_core: None,

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use muster_model::{GresKind, GresMask, NodeId, Slice};
+use smallvec::{SmallVec, smallvec};
 
 use crate::state::{Facts, GresSlot, Row};
 
@@ -26,8 +27,9 @@ const FIRST_GRES: usize = 3;
 /// Seats of one node: more than any node has jobs.
 pub const ALL_SEATS: u32 = 1 << 20;
 
-/// Amounts on some axes; the rest is 0.
-pub type Amounts = Vec<(usize, u32)>;
+/// Amounts on some axes; the rest is 0. Seats, CPUs, memory and GPUs need no memory of their own:
+/// every pass makes thousands.
+pub type Amounts = SmallVec<[(usize, u32); 4]>;
 
 /// The axes of a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,6 +42,8 @@ pub struct Axes {
     /// Which axes each slot of a node counts on; nodes with the same slots share a layout.
     layouts: Vec<Vec<Vec<usize>>>,
     layout_of: Vec<u32>,
+    /// A node of each layout.
+    layout_like: Vec<NodeId>,
     /// What every node has when empty: as many numbers for each as there are axes.
     whole: Vec<u32>,
     /// Nodes that have the same when empty.
@@ -83,6 +87,8 @@ impl Axes {
                 let made = facts.slots.iter().map(of_slot).collect();
                 known.push(&facts.slots);
                 axes.layouts.push(made);
+                let node = u32::try_from(axes.layout_of.len()).expect("32 bits number nodes");
+                axes.layout_like.push(NodeId(node));
                 axes.layouts.len() - 1
             });
             axes.layout_of.push(u32::try_from(layout).expect("no more layouts than nodes"));
@@ -101,6 +107,18 @@ impl Axes {
             }
         }
         axes
+    }
+
+    /// For each layout of slots, a node that has it.
+    #[must_use]
+    pub fn layouts(&self) -> &[NodeId] {
+        &self.layout_like
+    }
+
+    /// Which of the layouts a node has.
+    #[must_use]
+    pub fn layout(&self, node: NodeId) -> usize {
+        self.layout_of[node.0 as usize] as usize
     }
 
     /// What a node has when empty, by axis.
@@ -191,7 +209,7 @@ impl Axes {
     #[must_use]
     pub fn taken(&self, slice: &Slice) -> Amounts {
         let mut out: Amounts =
-            vec![(SEATS, 1), (CPUS, slice.cpus.len()), (MEMORY, amount(slice.memory_mib))];
+            smallvec![(SEATS, 1), (CPUS, slice.cpus.len()), (MEMORY, amount(slice.memory_mib))];
         for GresMask { kind, count, .. } in &slice.gres {
             for axis in self.axes_of(kind) {
                 add(&mut out, axis, amount(*count));

@@ -205,12 +205,34 @@ impl Demand {
     /// Whether a node may be part of the job as far as its nature goes.
     #[must_use]
     pub fn admits(&self, facts: &Facts) -> bool {
+        self.admits_slots(facts) && self.admits_nature(facts)
+    }
+
+    /// The part of that which nodes of one layout have in common.
+    #[must_use]
+    pub fn admits_slots(&self, facts: &Facts) -> bool {
         let ask = &self.ask;
-        let gres = ask.node_gres.iter().chain(&ask.task_gres).chain(&ask.job_gres);
+        let mut gres = ask.node_gres.iter().chain(&ask.task_gres).chain(&ask.job_gres);
+        gres.all(|(kind, _)| facts.slots.iter().any(|s| s.kind.satisfies(kind)))
+    }
+
+    /// The rest of it.
+    #[must_use]
+    pub fn admits_nature(&self, facts: &Facts) -> bool {
+        let ask = &self.ask;
         !ask.excluded.iter().any(|name| **name == *facts.name)
             && ask.constraint.as_ref().is_none_or(|c| ask.finds(c, facts))
             && ask.threads_per_core.is_none_or(|n| facts.threads_per_core >= n)
             && ask.sockets_per_node.is_none_or(|n| facts.sockets >= n)
-            && { gres }.all(|(kind, _)| facts.slots.iter().any(|s| s.kind.satisfies(kind)))
+    }
+
+    /// Whether any node's nature will do.
+    #[must_use]
+    pub fn takes_any_nature(&self) -> bool {
+        let ask = &self.ask;
+        ask.excluded.is_empty()
+            && ask.constraint.is_none()
+            && ask.threads_per_core.is_none()
+            && ask.sockets_per_node.is_none()
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_model::{NodeId, Slice, Timestamp};
+use smallvec::{SmallVec, smallvec};
 
 use crate::state::{Facts, Row};
 
@@ -134,7 +135,7 @@ impl Query {
         ground: &Ground<'_>,
     ) -> Self {
         let axes = ground.axes.len();
-        let mut smallest = vec![0; axes];
+        let mut smallest: SmallVec<[u32; 8]> = smallvec![0; axes];
         let mut uneven = false;
         if demand.follows_node() && !base.is_empty() {
             smallest.fill(u32::MAX);
@@ -401,7 +402,7 @@ impl Ground<'_> {
     fn idle(&self, query: &Query, slot: usize, to: usize) -> Option<NodeSet> {
         query.demand.ask.alone.then(|| {
             let mut idle = NodeSet::full(self.view.nodes.len());
-            let empty = self.calendar.want(vec![(SEATS, ALL_SEATS)]);
+            let empty = self.calendar.want(smallvec![(SEATS, ALL_SEATS)]);
             for slot in self.calendar.window(slot, to) {
                 self.calendar.keep_likely(slot, &empty, &mut idle);
             }
@@ -418,7 +419,7 @@ impl Ground<'_> {
         let mut mates = self.view.topology.unit_mates(&own);
         mates.and_not_with(&own);
         let kept = |node| {
-            let amounts = vec![(SEATS, ALL_SEATS)];
+            let amounts = smallvec![(SEATS, ALL_SEATS)];
             Part { node, tasks: 0, shares: Vec::new(), amounts }
         };
         mates.iter().map(kept).collect()

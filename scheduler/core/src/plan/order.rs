@@ -11,12 +11,13 @@
 //! due, and gives way to nobody any more if it is the first that cannot start.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use muster_model::{JobId, TimeLimit, Timestamp};
 
 use crate::octaves::{OCTAVE, log2};
 use crate::priority::{Parts, priority};
-use crate::state::{Asked, Shape};
+use crate::state::Shape;
 
 use super::policy::Order;
 use super::view::{Group, Head, View};
@@ -29,6 +30,36 @@ pub(super) struct Turn {
     score: Score,
     first: Reverse<(Timestamp, JobId)>,
     pub(super) group: Reverse<usize>,
+}
+
+/// Heads in the order in which a pass looks at them.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// The next one last.
+    sorted: Vec<Turn>,
+    /// Heads behind those that had their turn: few.
+    further: BinaryHeap<Turn>,
+}
+
+impl Turns {
+    pub(super) fn push(&mut self, turn: Turn) {
+        self.further.push(turn);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Turn> {
+        match self.further.peek() > self.sorted.last() {
+            true => self.further.pop(),
+            false => self.sorted.pop(),
+        }
+    }
+}
+
+impl FromIterator<Turn> for Turns {
+    fn from_iter<I: IntoIterator<Item = Turn>>(turns: I) -> Self {
+        let mut sorted: Vec<Turn> = turns.into_iter().collect();
+        sorted.sort_unstable();
+        Turns { sorted, further: BinaryHeap::new() }
+    }
 }
 
 /// A finite number that is at least 0, ordered. Made of products and quotients only, which are the
@@ -84,7 +115,7 @@ pub(super) fn turn(
     let parts = Parts {
         base: group.base,
         eligible_at: head.eligible_at,
-        min_nodes: group.shape.request.nodes.min,
+        min_nodes: group.shape.min_nodes,
         cluster_nodes: view.cluster_nodes,
         partition,
     };
@@ -102,7 +133,7 @@ pub(super) fn turn(
 #[allow(clippy::cast_precision_loss)]
 fn score(view: &View, order: Order, group: &Group, head: Head, now: Timestamp) -> Score {
     let limit = || limit(&group.shape);
-    let size = || u64::from(Asked::of(&group.shape.request).cpus);
+    let size = || u64::from(group.shape.asked.cpus);
     match order {
         Order::Priority | Order::Fcfs => Score(0),
         Order::Sjf => Score(u64::MAX - limit().unsigned_abs()),
@@ -164,7 +195,7 @@ fn offset_ms(view: &View, group: &Group) -> i64 {
 /// The largest share that a request takes of all CPUs, GPUs or nodes, in CPUs (Ghodsi et al.
 /// 2011: the dominant one).
 fn size(view: &View, shape: &Shape) -> u64 {
-    let asked = Asked::of(&shape.request);
+    let asked = shape.asked;
     let cpus = u64::from(view.cluster_cpus);
     let share = |of: u32, all: u32| u64::from(of) * cpus / u64::from(all.max(1));
     let nodes = if shape.request.exclusive { shape.request.nodes.min } else { 0 };

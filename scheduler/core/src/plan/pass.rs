@@ -1,14 +1,15 @@
 //! The order of work of one pass.
 //!
-//! - `query`: what groups ask; `keep`: promises of the pass before; `giving`: promises that give way;
+//! - `glance`: plain groups for which there is no room at all; `query`: what groups ask; `keep`: promises of the pass before; `giving`: promises that give way;
 //!   `het`: jobs of several components
 
 mod giving;
+mod glance;
 mod het;
 mod keep;
 mod query;
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use muster_model::{JobId, Placement, Reason, Seconds, TimeLimit, Timestamp};
@@ -20,12 +21,13 @@ use super::axes::{ALL_SEATS, SEATS};
 use super::build;
 use super::calendar::{Ending, Taken};
 use super::ground::{FOREVER, Ground, Part, Query, end_of};
-use super::order::{Turn, due, turn};
+use super::order::{Turn, Turns, due, turn};
 use super::policy::{Backfill, Policy};
 use super::sieve::Sieve;
 use super::view::{Group, Head, Mate, OVERDUE_MS, View};
 use super::{Plan, Shadow};
 use giving::Giving;
+use glance::Common;
 
 struct Pass<'a> {
     view: &'a View,
@@ -36,8 +38,9 @@ struct Pass<'a> {
     kinds: Vec<usize>,
     /// By the first group of a kind.
     queries: Vec<Option<usize>>,
-    asked: Vec<Result<Query, Reason>>,
+    asked: Vec<Result<Box<Query>, Reason>>,
     sieve: Sieve<'a>,
+    glances: Vec<Common<'a>>,
     /// What starts of this pass will give back, until the calendar is extended.
     endings: Vec<(Timestamp, Part)>,
     extended: bool,
@@ -78,6 +81,7 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         queries: vec![None; view.groups.len()],
         asked: Vec::new(),
         sieve: Sieve::default(),
+        glances: Vec::new(),
         endings: Vec::new(),
         extended: false,
         throttles: view.throttles.clone(),
@@ -87,7 +91,7 @@ pub fn plan(view: &View, policy: &Policy, now: Timestamp, fuel: u64) -> Plan {
         started: BTreeSet::new(),
         blocked: BTreeSet::new(),
         settled: Vec::new(),
-        reasons: Vec::new(),
+        reasons: Vec::with_capacity(view.groups.len()),
         plan: Plan::default(),
         fuel,
     };
@@ -108,26 +112,26 @@ impl<'a> Pass<'a> {
         turn(self.view, self.policy.order, at, cursor, self.now)
     }
 
-    fn turns(&self) -> BinaryHeap<Turn> {
+    fn turns(&self) -> Turns {
         (0..self.view.groups.len()).filter_map(|at| self.turn(at, 0)).collect()
     }
 
     /// The queue in its order. Whoever would delay the earliest start of a job that gives way
     /// comes behind all who would not.
     fn run(&mut self, cursors: &mut [usize]) {
-        let (turns, mut aside) = (self.turns(), BinaryHeap::new());
-        self.run_through(turns, cursors, Some(&mut aside));
+        let mut aside = Vec::new();
+        self.run_through(self.turns(), cursors, Some(&mut aside));
         if !aside.is_empty() && !self.spent() {
             self.close_ranks();
-            self.run_through(aside, cursors, None);
+            self.run_through(aside.into_iter().collect(), cursors, None);
         }
     }
 
     fn run_through(
         &mut self,
-        mut turns: BinaryHeap<Turn>,
+        mut turns: Turns,
         cursors: &mut [usize],
-        mut aside: Option<&mut BinaryHeap<Turn>>,
+        mut aside: Option<&mut Vec<Turn>>,
     ) {
         while let Some(turn) = turns.pop() {
             if self.spent() {
@@ -167,7 +171,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The rest of the queue, the shortest limits first, equals in the order of the queue.
-    fn shortest_first(&mut self, mut turns: BinaryHeap<Turn>, cursors: &mut [usize]) {
+    fn shortest_first(&mut self, mut turns: Turns, cursors: &mut [usize]) {
         let mut rest: Vec<(i64, usize, Head)> = Vec::new();
         let mut ahead = cursors.to_vec();
         while let Some(Turn { group, .. }) = turns.pop() {
@@ -175,7 +179,9 @@ impl<'a> Pass<'a> {
             let found = &self.view.groups[at];
             rest.push((length_of(&found.shape), at, found.heads[ahead[at]]));
             ahead[at] += 1;
-            turns.extend(self.turn(at, ahead[at]));
+            if let Some(next) = self.turn(at, ahead[at]) {
+                turns.push(next);
+            }
         }
         rest.sort_by_key(|(length, ..)| *length);
         for (_, at, head) in rest {
@@ -197,6 +203,10 @@ impl<'a> Pass<'a> {
         }
         if let Some(mates) = self.view.hets.get(&head.job) {
             return self.heterogeneous(at, head, mates);
+        }
+        if self.owes_nothing(group) && !self.is_asked(at) && self.glance(group) {
+            self.note_reason(Reason::Resources, group, head);
+            return Step::Done;
         }
         let index = self.query(at);
         let length = length_of(&group.shape);
@@ -220,8 +230,7 @@ impl<'a> Pass<'a> {
             self.ground.close(&query.base);
             return Step::Done;
         }
-        let partition = group.partition as usize;
-        if self.promised[partition] >= self.policy.shadows {
+        if self.owes_nothing(group) {
             return Step::Done;
         }
         if self.shadowed.contains(&head.job) {
@@ -233,6 +242,12 @@ impl<'a> Pass<'a> {
             true => Step::Next,
             false => Step::Done,
         }
+    }
+
+    /// Whether a group that cannot start is let wait, and no more.
+    fn owes_nothing(&self, group: &Group) -> bool {
+        let promised = self.promised[group.partition as usize];
+        self.policy.backfill != Backfill::Off && promised >= self.policy.shadows
     }
 
     fn start_now(&mut self, index: usize, group: &Group, head: Head, length: i64) -> bool {
@@ -384,10 +399,14 @@ impl<'a> Pass<'a> {
     /// the others for their turn.
     fn give_reason(&mut self, index: usize, group: &Group, head: Head) {
         let reason = self.reason(index);
+        self.note_reason(reason, group, head);
+        self.settled[index] = Some(reason);
+    }
+
+    fn note_reason(&mut self, reason: Reason, group: &Group, head: Head) {
         let first = reason != Reason::Resources || self.blocked.insert(group.partition);
         let own = if first { reason } else { Reason::Priority };
         self.reasons.push((head.job, own));
-        self.settled[index] = Some(reason);
     }
 
     fn reason(&mut self, index: usize) -> Reason {

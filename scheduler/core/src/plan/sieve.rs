@@ -44,10 +44,15 @@ impl<'a> Sieve<'a> {
             return Arc::clone(nodes);
         }
         let row = &view.partitions[group.partition as usize];
+        let facts = |id: &NodeId| &*view.nodes[id.0 as usize].facts;
+        let like = view.axes.layouts().iter();
+        let serves: Vec<bool> = like.map(|id| demand.admits_slots(facts(id))).collect();
+        let any = demand.takes_any_nature();
         let admitted = row.members.iter().filter(|id| {
             let node = &view.nodes[id.0 as usize];
             node.usable
-                && demand.admits(&node.facts)
+                && serves[view.axes.layout(**id)]
+                && (any || demand.admits_nature(&node.facts))
                 && only.is_none_or(|only| only.binary_search(id).is_ok())
         });
         let nodes = Arc::new(NodeSet::of(view.nodes.len(), admitted.copied()));

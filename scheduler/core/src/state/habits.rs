@@ -69,7 +69,7 @@ impl Past {
 }
 
 /// How much a request asks for, in all, as far as it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked {
     pub cpus: u32,
     pub gpus: u32,

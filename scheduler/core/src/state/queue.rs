@@ -21,6 +21,7 @@ use crate::lifecycle::Phase;
 use crate::priority::Base;
 
 use super::dependency::{Standing, array_standing, standing};
+use super::habits::Asked;
 use super::job::{Array, Entry, Job};
 use super::{Derived, PartitionRow};
 
@@ -34,6 +35,9 @@ pub struct Shape {
     /// How long it may run, and with how little it would make do (`--time-min`).
     pub limit: Option<TimeLimit>,
     pub least_limit: Option<TimeLimit>,
+    /// How much the request asks for, and of how many nodes at least: every pass ranks by it.
+    pub asked: Asked,
+    pub min_nodes: u32,
 }
 
 impl Shape {
@@ -45,6 +49,8 @@ impl Shape {
             reservation: spec.reservation.clone(),
             limit: spec.time_limit,
             least_limit: spec.time_min,
+            asked: Asked::of(&spec.request),
+            min_nodes: spec.request.nodes.min,
         }
     }
 }

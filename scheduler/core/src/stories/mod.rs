@@ -57,7 +57,7 @@ struct World {
     requests: u8,
 }
 
-fn node(name: &str, cpus: u32, gpus: u64, features: &[&str]) -> NodeConfig {
+pub(crate) fn node(name: &str, cpus: u32, gpus: u64, features: &[&str]) -> NodeConfig {
     let gpus = (gpus > 0).then(|| (GresKind::new("gpu", Some("h100")), gpus));
     NodeConfig {
         name: name.into(),
@@ -71,7 +71,7 @@ fn node(name: &str, cpus: u32, gpus: u64, features: &[&str]) -> NodeConfig {
     }
 }
 
-fn partition(name: &str, nodes: &[&str], default: bool) -> Partition {
+pub(crate) fn partition(name: &str, nodes: &[&str], default: bool) -> Partition {
     Partition {
         name: name.into(),
         nodes: nodes.iter().map(|n| (*n).into()).collect(),
@@ -113,7 +113,7 @@ fn config() -> ClusterConfig {
     }
 }
 
-fn request() -> Request {
+pub(crate) fn request() -> Request {
     Request {
         nodes: NodeCount { min: 1, max: None },
         tasks: 1,

@@ -2,6 +2,7 @@
 
 use muster_model::{Capacity, GpuLinks, LinkClass, NodeConfig};
 use proptest::prelude::*;
+use smallvec::smallvec;
 
 use super::*;
 use crate::plan::ask::Ask;
@@ -36,7 +37,7 @@ fn nodes_that_are_alike_inside_are_asked_once() {
     });
     let request = Ask {
         binding: CpuBinding::Enforced,
-        node_gres: vec![(GresKind::new("gpu", None), 1)],
+        node_gres: smallvec![(GresKind::new("gpu", None), 1)],
         ..Ask::of_tasks(4)
     };
     let axes = Axes::of([&facts].into_iter());
@@ -67,7 +68,7 @@ proptest! {
         let mut free = within(&facts.whole, &facts, free_gpus.into());
         free.cpus = (0..24).filter(|cpu| free_cpus >> cpu & 1 == 1).collect();
         let wants = [(Some("h100"), typed), (None, any)];
-        let gres = wants.map(|(of, n)| (GresKind::new("gpu", of), n)).to_vec();
+        let gres = wants.map(|(of, n)| (GresKind::new("gpu", of), n)).into_iter().collect();
         let need = Need { cpus, memory_mib: 0, gres };
         let serves = |set: u64| {
             set & !u64::from(free_gpus) == 0

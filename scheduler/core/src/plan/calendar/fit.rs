@@ -1,7 +1,9 @@
 //! What the calendar is asked: which nodes have so much, in a slot and throughout a window.
 
 use muster_model::NodeId;
+use smallvec::SmallVec;
 
+use super::super::axes::Amounts;
 use super::super::nodeset::NodeSet;
 use super::{Calendar, Fuel};
 
@@ -9,9 +11,9 @@ use super::{Calendar, Fuel};
 #[derive(Debug, Clone, Default)]
 pub struct Want {
     /// By axis.
-    pub amounts: Vec<(usize, u32)>,
+    pub amounts: Amounts,
     /// Places among a slot's sets.
-    sets: Vec<usize>,
+    sets: SmallVec<[usize; 4]>,
     /// Being in all of the sets is having all of the amounts.
     exact: bool,
 }
@@ -19,8 +21,8 @@ pub struct Want {
 impl Calendar {
     /// Amounts, ready for questions.
     #[must_use]
-    pub fn want(&self, amounts: Vec<(usize, u32)>) -> Want {
-        let mut want = Want { sets: Vec::with_capacity(amounts.len()), exact: true, amounts };
+    pub fn want(&self, amounts: Amounts) -> Want {
+        let mut want = Want { sets: SmallVec::new(), exact: true, amounts };
         for (axis, amount) in want.amounts.iter().filter(|(_, amount)| *amount > 0) {
             let scale = &self.scales[*axis];
             let reached = scale.reached(*amount);
@@ -56,6 +58,17 @@ impl Calendar {
     pub fn has(&self, slot: usize, node: NodeId, need: &[(usize, u32)]) -> bool {
         let free = self.free(slot, node);
         need.iter().all(|(axis, amount)| free[*axis] >= *amount)
+    }
+
+    /// How many nodes have so much in a slot at most, as far as counts say.
+    #[must_use]
+    pub fn counted(&self, slot: usize, axis: usize, amount: u32) -> usize {
+        let scale = &self.scales[axis];
+        let row = self.slots[slot].row * self.levels + scale.first;
+        match scale.reached(amount).checked_sub(1) {
+            Some(level) => self.counts[row + level] as usize,
+            None => self.nodes,
+        }
     }
 
     /// Whether fewer nodes than `enough` have these amounts in a slot, as far as counts say.

@@ -121,7 +121,7 @@ proptest! {
                 })
             };
             let mut nodes = NodeSet::full(NODES);
-            let want = calendar.want(need.clone());
+            let want = calendar.want(need.clone().into());
             let kept = calendar.keep_fitting(&want, slot, to, 0, &mut nodes, &mut 1_000_000);
             let exact = kept.expect("no number of nodes was asked for");
             for node in 0..NODES as u32 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use muster_model::{Capacity, CpuSet, GpuLinks, GresKind, LinkClass, NodeConfig};
 use proptest::prelude::*;
+use smallvec::smallvec;
 
 use super::*;
 use crate::plan::axes::Axes;
@@ -44,7 +45,7 @@ fn ask(nodes: (u32, u32), tasks: u32, cpus: u32, gpus: u64, binding: CpuBinding)
         max_nodes: Some(nodes.1),
         cpus_per_task: cpus,
         binding,
-        job_gres: vec![(GresKind::new("gpu", None), gpus)],
+        job_gres: smallvec![(GresKind::new("gpu", None), gpus)],
         ..Ask::of_tasks(tasks)
     }
 }

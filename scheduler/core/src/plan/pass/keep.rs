@@ -21,7 +21,9 @@ impl Pass<'_> {
             let at = group.0;
             waiting.push((at, self.view.groups[at].heads[cursors[at]]));
             cursors[at] += 1;
-            turns.extend(self.turn(at, cursors[at]));
+            if let Some(next) = self.turn(at, cursors[at]) {
+                turns.push(next);
+            }
         }
         let waits: BTreeSet<JobId> = waiting.iter().map(|(_, head)| head.job).collect();
         let mut kept: BTreeMap<JobId, &Shadow> = BTreeMap::new();

@@ -22,13 +22,22 @@ impl<'a> Pass<'a> {
         }
         let view = self.view;
         let asked = self.ask(&view.groups[kind]);
+        if let Ok(query) = &asked {
+            let common = self.note_glance(&view.groups[kind], query);
+            self.glances.extend(common);
+        }
         self.asked.push(asked);
         self.settled.push(None);
         self.queries[kind] = Some(self.asked.len() - 1);
         self.asked.len() - 1
     }
 
-    pub(super) fn ask(&mut self, group: &'a Group) -> Result<Query, Reason> {
+    /// Whether the query of a group is made.
+    pub(super) fn is_asked(&self, at: usize) -> bool {
+        self.queries[self.kinds[at]].is_some()
+    }
+
+    pub(super) fn ask(&mut self, group: &'a Group) -> Result<Box<Query>, Reason> {
         let row = &self.view.partitions[group.partition as usize];
         if !row.starts() {
             return Err(match row.partition.state {
@@ -81,7 +90,7 @@ impl<'a> Pass<'a> {
         let since = group.heads.first().map_or(self.now, |head| head.eligible_at);
         let mut query = Query::new(demand, base, licenses, closures, since, &self.ground);
         query.kept_licenses = kept;
-        Ok(query)
+        Ok(Box::new(query))
     }
 }
 
