@@ -31,6 +31,15 @@ pub const ALL_SEATS: u32 = 1 << 20;
 /// every pass makes thousands.
 pub type Amounts = SmallVec<[(usize, u32); 4]>;
 
+/// What of a node's GPUs is cut.
+#[derive(Debug, Clone, PartialEq)]
+enum Off {
+    /// All of them, or there are none.
+    All,
+    /// What is counted on these axes, of all that is on the first.
+    Some { all: usize, cut: Vec<usize> },
+}
+
 /// The axes of a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Axes {
@@ -44,6 +53,11 @@ pub struct Axes {
     layout_of: Vec<u32>,
     /// A node of each layout.
     layout_like: Vec<NodeId>,
+    /// For each layout, what is to be taken off its GPUs to have those that are not cut.
+    off_whole: Vec<Off>,
+    /// Nodes that have GPUs that are not cut; of these, those that have others too.
+    uncut: NodeSet,
+    mixed: NodeSet,
     /// What every node has when empty: as many numbers for each as there are axes.
     whole: Vec<u32>,
     /// Nodes that have the same when empty.
@@ -80,6 +94,7 @@ impl Axes {
         };
         let mut known: Vec<&[GresSlot]> = Vec::new();
         let count = nodes.clone().count();
+        (axes.uncut, axes.mixed) = (NodeSet::new(count), NodeSet::new(count));
         for facts in nodes {
             let layout = known.iter().position(|slots| **slots == *facts.slots);
             let layout = layout.unwrap_or_else(|| {
@@ -89,6 +104,7 @@ impl Axes {
                 axes.layouts.push(made);
                 let node = u32::try_from(axes.layout_of.len()).expect("32 bits number nodes");
                 axes.layout_like.push(NodeId(node));
+                axes.off_whole.push(axes.off_whole(&facts.slots));
                 axes.layouts.len() - 1
             });
             axes.layout_of.push(u32::try_from(layout).expect("no more layouts than nodes"));
@@ -97,6 +113,15 @@ impl Axes {
             axes.whole.extend(&row);
             let node =
                 NodeId(u32::try_from(axes.layout_of.len() - 1).expect("32 bits number nodes"));
+            match &axes.off_whole[axes.layout(node)] {
+                Off::All => {}
+                Off::Some { cut, .. } => {
+                    if !cut.is_empty() {
+                        axes.mixed.insert(node);
+                    }
+                    axes.uncut.insert(node);
+                }
+            }
             match axes.sizes.iter_mut().find(|(size, _)| *size == row) {
                 Some((_, nodes)) => nodes.insert(node),
                 None => {
@@ -163,17 +188,35 @@ impl Axes {
         self.cut.contains(kind)
     }
 
+    /// Nodes that have GPUs that are not cut, and of these, those that have others too.
+    #[must_use]
+    pub fn with_whole_gpus(&self) -> (&NodeSet, &NodeSet) {
+        (&self.uncut, &self.mixed)
+    }
+
     /// Of the GPUs in some numbers of a node, by axis, those that are not cut.
     #[must_use]
-    pub fn uncut(&self, facts: &Facts, numbers: impl Fn(usize) -> u32) -> u32 {
-        let gpus = facts.slots.iter().filter(|slot| self.cut.contains(&slot.kind));
-        let Some(name) = self.name("gpu") else { return 0 };
-        // A node all of whose GPUs are of one type needs no axis for it.
-        if facts.slots.iter().filter(|slot| &*slot.kind.name == "gpu").all(|slot| slot.cut) {
-            return 0;
+    pub fn uncut(&self, node: NodeId, numbers: impl Fn(usize) -> u32) -> u32 {
+        match &self.off_whole[self.layout(node)] {
+            Off::Some { all, cut } => {
+                let cut: u32 = cut.iter().map(|axis| numbers(*axis)).sum();
+                numbers(*all).saturating_sub(cut)
+            }
+            Off::All => 0,
         }
-        let cut: u32 = gpus.filter_map(|slot| self.kind(&slot.kind)).map(&numbers).sum();
-        numbers(name).saturating_sub(cut)
+    }
+
+    fn off_whole(&self, slots: &[GresSlot]) -> Off {
+        // A node all of whose GPUs are of one type needs no axis for it.
+        let whole = slots.iter().any(|slot| &*slot.kind.name == "gpu" && !slot.cut);
+        let cut = slots.iter().filter(|slot| self.cut.contains(&slot.kind));
+        match self.name("gpu").filter(|_| whole) {
+            Some(all) => {
+                let cut = cut.filter_map(|slot| self.kind(&slot.kind)).collect();
+                Off::Some { all, cut }
+            }
+            None => Off::All,
+        }
     }
 
     fn kind(&self, kind: &GresKind) -> Option<usize> {

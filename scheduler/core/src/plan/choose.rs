@@ -12,16 +12,16 @@ use super::policy::Packing;
 use super::topology;
 
 /// So many nodes with this much each, from a slot on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wish<'a> {
     pub(super) nodes: usize,
     pub(super) need: &'a Amounts,
     pub(super) slot: usize,
     /// What the job wants of the network; `None`: nothing, and there is none to speak of.
     pub(super) network: Option<topology::Wish<'a>>,
-    /// GPUs of any type will do, and some are instances of GPUs that were cut: nodes that serve it
-    /// with whole ones come first, whatever they weigh.
-    pub(super) whole_first: bool,
+    /// GPUs of any type will do, and some are instances of GPUs that were cut: these nodes serve it
+    /// with whole ones and come first, whatever they weigh.
+    pub(super) whole: Option<NodeSet>,
 }
 
 /// Nodes compared one by one at most, when many have equally many GPUs left.
@@ -38,18 +38,8 @@ pub(super) fn nodes(
     likely: NodeSet,
     fits: &mut dyn FnMut(NodeId) -> bool,
 ) -> Option<Vec<NodeId>> {
-    if wish.whole_first {
-        let mut whole = likely.clone();
-        for node in likely.iter() {
-            let facts = &ground.view.nodes[node.0 as usize].facts;
-            let free = calendar.free(wish.slot, node);
-            let wanted = ground.axes.uncut(facts, |axis| amount_on(wish.need, axis));
-            let has = ground.axes.uncut(facts, |axis| free[axis]);
-            if has == 0 || has < wanted {
-                whole.remove(node);
-            }
-        }
-        let found = among(ground, calendar, wish, whole, fits);
+    if let Some(whole) = &wish.whole {
+        let found = among(ground, calendar, wish, whole.clone(), fits);
         if found.is_some() {
             return found;
         }

@@ -105,25 +105,26 @@ fn choose(
         let found = fixed.len() + caps.len();
         // Nodes in order that are enough, and no more than the least number, cannot be beaten.
         let least = found == ask.min_nodes as usize && !wants_more(ask);
-        if least && satisfied(ask, fixed.iter().chain(&caps)) {
-            return Some(together(ask, fixed.into_iter().chain(caps).collect()));
+        if least && satisfied(ask, fixed.iter().chain(&caps), fuel) {
+            return Some(together(ask, fixed.into_iter().chain(caps).collect(), fuel));
         }
         if wants_more(ask) && Some(found) == ask.max_nodes.map(|n| n as usize) {
             break;
         }
     }
     let found = match ask.contiguous {
-        true => window(ask, &fixed, &caps),
-        false => complete(ask, &fixed, &mut caps).or_else(|| weigh::nodes(ask, &fixed, &caps)),
+        true => window(ask, &fixed, &caps, fuel),
+        false => complete(ask, &fixed, &mut caps, fuel)
+            .or_else(|| weigh::nodes(ask, &fixed, &caps, fuel)),
     };
-    found.map(|caps| together(ask, caps))
+    found.map(|caps| together(ask, caps, fuel))
 }
 
 /// Of nodes that are enough, how many units of the job's GRES each has: any that it can have, or
 /// those that let all tasks have CPUs near them.
-fn together(ask: &Ask, caps: Vec<Cap>) -> Vec<Cap> {
+fn together(ask: &Ask, caps: Vec<Cap>, fuel: &mut u64) -> Vec<Cap> {
     let bound = caps.iter().any(|cap| !cap.near.is_empty());
-    let weighed = bound.then(|| weigh::nodes(ask, &caps, &[])).flatten();
+    let weighed = bound.then(|| weigh::nodes(ask, &caps, &[], fuel)).flatten();
     weighed.unwrap_or(caps)
 }
 
@@ -179,7 +180,7 @@ fn musts(
 }
 
 /// Fixed nodes and as few others as will do, the roomiest first.
-fn complete(ask: &Ask, fixed: &[Cap], caps: &mut [Cap]) -> Option<Vec<Cap>> {
+fn complete(ask: &Ask, fixed: &[Cap], caps: &mut [Cap], fuel: &mut u64) -> Option<Vec<Cap>> {
     let most = ask.max_nodes.map_or(usize::MAX, |n| n as usize);
     let least = ask.min_nodes as usize;
     if !ask.takes_more_nodes() {
@@ -187,7 +188,7 @@ fn complete(ask: &Ask, fixed: &[Cap], caps: &mut [Cap]) -> Option<Vec<Cap>> {
     }
     let mut chosen = fixed.to_vec();
     let mut caps = caps.iter().cloned();
-    while chosen.len() < least || !satisfied(ask, chosen.iter()) {
+    while chosen.len() < least || !satisfied(ask, chosen.iter(), fuel) {
         if chosen.len() >= most {
             return None;
         }
@@ -200,7 +201,7 @@ fn complete(ask: &Ask, fixed: &[Cap], caps: &mut [Cap]) -> Option<Vec<Cap>> {
 }
 
 /// The first run of neighbours, in the order of the config, that is enough.
-fn window(ask: &Ask, fixed: &[Cap], caps: &[Cap]) -> Option<Vec<Cap>> {
+fn window(ask: &Ask, fixed: &[Cap], caps: &[Cap], fuel: &mut u64) -> Option<Vec<Cap>> {
     let mut all: Vec<&Cap> = fixed.iter().chain(caps).collect();
     all.sort_by_key(|cap| cap.node);
     let most = ask.max_nodes.map_or(usize::MAX, |n| n as usize);
@@ -210,7 +211,7 @@ fn window(ask: &Ask, fixed: &[Cap], caps: &[Cap]) -> Option<Vec<Cap>> {
         for len in (ask.min_nodes as usize)..=run.min(most) {
             let part = &all[from..from + len];
             let has_fixed = fixed.iter().all(|f| part.iter().any(|cap| cap.node == f.node));
-            if has_fixed && satisfied(ask, part.iter().copied()) {
+            if has_fixed && satisfied(ask, part.iter().copied(), fuel) {
                 return Some(part.iter().map(|cap| (*cap).clone()).collect());
             }
         }
@@ -219,7 +220,7 @@ fn window(ask: &Ask, fixed: &[Cap], caps: &[Cap]) -> Option<Vec<Cap>> {
 }
 
 /// Whether these nodes together can take the job.
-fn satisfied<'a>(ask: &Ask, caps: impl Iterator<Item = &'a Cap> + Clone) -> bool {
+fn satisfied<'a>(ask: &Ask, caps: impl Iterator<Item = &'a Cap> + Clone, fuel: &mut u64) -> bool {
     let nodes = caps.clone().count() as u64;
     let tasks: u64 = caps.clone().map(|cap| u64::from(cap.tasks)).sum();
     let enough_tasks = match (ask.tasks, ask.tasks_per_node) {
@@ -231,7 +232,7 @@ fn satisfied<'a>(ask: &Ask, caps: impl Iterator<Item = &'a Cap> + Clone) -> bool
         && ask.job_gres.iter().enumerate().all(|(i, (_, wanted))| {
             nodes <= *wanted && caps.clone().map(|cap| cap.shares[i]).sum::<u64>() >= *wanted
         });
-    let bound = |caps: &[Cap]| weigh::nodes(ask, caps, &[]).is_some();
+    let mut bound = |caps: &[Cap]| weigh::nodes(ask, caps, &[], fuel).is_some();
     enough
         && (caps.clone().all(|cap| cap.near.is_empty())
             || bound(&caps.cloned().collect::<Vec<_>>()))

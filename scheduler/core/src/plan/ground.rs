@@ -1,22 +1,24 @@
 //! The ground of a pass: the nodes of a view on the axes, the calendar over them, and the search
 //! for a place in it.
 //!
+//! - `query`: what groups ask; `rooms`: what nodes have, for the search for uneven parts
 //! - `later`: places at later times, and promises booked, lifted and moved
 
 mod later;
+mod query;
+mod rooms;
 
-use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_model::{NodeId, Slice, Timestamp};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
-use crate::state::{Facts, Row};
+use crate::state::Row;
 
 use super::ask::Ask;
-use super::axes::{ALL_SEATS, Amounts, Axes, SEATS};
+use super::axes::{ALL_SEATS, Amounts, Axes, SEATS, amount_on};
 use super::binding::{Answers, Inside};
 use super::calendar::{Calendar, Fuel, Want};
 use super::choose::{self, Wish};
@@ -26,6 +28,9 @@ use super::nodeset::NodeSet;
 use super::policy::Packing;
 use super::topology;
 use super::view::View;
+
+pub use query::{Closure, KeptLicenses, Query};
+use rooms::{Whole, Window};
 
 /// Nodes, counted.
 #[derive(Debug)]
@@ -50,50 +55,6 @@ pub struct Ground<'a> {
     returns: OnceCell<Vec<Vec<(Timestamp, &'a Slice)>>>,
     /// How many rows of later times may still be made.
     rows_later: Cell<u32>,
-}
-
-/// What a group asks of the nodes, and how far its search came.
-#[derive(Debug)]
-pub struct Query {
-    pub demand: Demand,
-    /// Nodes in service that could be part of it as far as their nature goes.
-    pub base: Arc<NodeSet>,
-    uniform: Option<(Uniform, Want)>,
-    /// The least that a node must have to take any part; nothing where parts are always even.
-    least: Want,
-    /// Nodes of `base` are asked for different amounts.
-    uneven: bool,
-    /// By their place in the calendar's list.
-    pub licenses: Vec<(usize, u32)>,
-    /// Runs of this length or longer do not fit now; milliseconds.
-    pub fails_now: Option<i64>,
-    /// Runs of this length or longer do not fit before this time.
-    pub not_before: Option<(i64, Timestamp)>,
-    pub kept_licenses: Vec<KeptLicenses>,
-    /// Since when its first job waits: a wish for few switches lapses.
-    pub eligible_at: Timestamp,
-    /// Whether it could be served if nobody ran anything.
-    pub possible: Option<bool>,
-    /// The partition's reservation windows in which nodes are closed to it, or its own.
-    pub closures: Vec<Closure>,
-}
-
-/// Nodes that are closed for a time.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Closure {
-    pub from: Timestamp,
-    pub until: Timestamp,
-    pub nodes: NodeSet,
-}
-
-/// Licences that a reservation of others keeps for a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeptLicenses {
-    pub from: Timestamp,
-    pub until: Timestamp,
-    /// Place in the calendar's list.
-    pub license: usize,
-    pub count: u32,
 }
 
 /// One node's part of a job.
@@ -123,87 +84,6 @@ pub fn end_of(start: Timestamp, length: i64) -> Option<Timestamp> {
     (length != FOREVER).then(|| Timestamp(start.0.saturating_add(length)))
 }
 
-impl Query {
-    /// The query of a demand; `base` holds the nodes that could serve it.
-    #[must_use]
-    pub fn new(
-        demand: Demand,
-        base: Arc<NodeSet>,
-        licenses: Vec<(usize, u32)>,
-        closures: Vec<Closure>,
-        eligible_at: Timestamp,
-        ground: &Ground<'_>,
-    ) -> Self {
-        let axes = ground.axes.len();
-        let mut smallest: SmallVec<[u32; 8]> = smallvec![0; axes];
-        let mut uneven = false;
-        if demand.follows_node() && !base.is_empty() {
-            smallest.fill(u32::MAX);
-            let mut first: Option<&[u32]> = None;
-            for node in base.iter() {
-                let whole = ground.whole_of(node);
-                uneven |= *first.get_or_insert(whole) != whole;
-                smallest.iter_mut().zip(whole).for_each(|(least, n)| *least = (*least).min(*n));
-            }
-        }
-        let uniform = demand.uniform().map(|uniform| {
-            let mut need = Amounts::new();
-            demand.amounts(uniform.tasks, &uniform.shares, &smallest, &mut need);
-            (uniform, ground.calendar.want(need))
-        });
-        let even = uniform.as_ref().is_some_and(|(uniform, _)| uniform.only);
-        let least = if even { Amounts::new() } else { least(&demand, &smallest) };
-        let least = ground.calendar.want(least);
-        Query {
-            demand,
-            base,
-            uniform,
-            least,
-            uneven,
-            licenses,
-            fails_now: None,
-            not_before: None,
-            kept_licenses: Vec::new(),
-            eligible_at,
-            possible: None,
-            closures,
-        }
-    }
-}
-
-/// What a node must have to take any part; `whole`: what the smallest one has.
-fn least(demand: &Demand, whole: &[u32]) -> Amounts {
-    let ones = vec![1; demand.ask.job_gres.len()];
-    let tasks = match (demand.ask.tasks, demand.ask.tasks_per_node) {
-        (None, Some(per_node)) => per_node,
-        (Some(_), _) | (None, None) => 1,
-    };
-    let mut least = Amounts::new();
-    demand.amounts(tasks, &ones, whole, &mut least);
-    least
-}
-
-impl Query {
-    /// What must be unused for a run in this window: its own licences, and those kept for others.
-    #[must_use]
-    pub fn licenses_needed(
-        &self,
-        start: Timestamp,
-        until: Option<Timestamp>,
-    ) -> Cow<'_, [(usize, u32)]> {
-        if self.kept_licenses.is_empty() {
-            return Cow::Borrowed(&self.licenses);
-        }
-        let meets = |k: &&KeptLicenses| until.is_none_or(|u| k.from < u) && k.until > start;
-        let kept = |license: usize| -> u32 {
-            let of = self.kept_licenses.iter().filter(meets).filter(|k| k.license == license);
-            of.map(|k| k.count).fold(0, u32::saturating_add)
-        };
-        let need = |(license, n): &(usize, u32)| (*license, n.saturating_add(kept(*license)));
-        self.licenses.iter().map(need).collect()
-    }
-}
-
 impl Ground<'_> {
     #[must_use]
     pub fn whole_of(&self, node: NodeId) -> &[u32] {
@@ -220,7 +100,6 @@ impl Ground<'_> {
         fuel: &mut Fuel,
     ) -> Result<Vec<Part>, usize> {
         let calendar = &self.calendar;
-
         let start = calendar.start(slot);
         let until = end_of(start, length);
         let to = calendar.end_slot(slot, until);
@@ -235,6 +114,22 @@ impl Ground<'_> {
             *fuel = fuel.saturating_sub(1);
             return Err(slot + 1);
         }
+        let rows = self.rows_later.get();
+        let found = self.place_on(query, (slot, to), until, fuel);
+        let made = Fuel::from(rows - self.rows_later.get());
+        *fuel = fuel.saturating_sub(later::ROW_FUEL * made);
+        found
+    }
+
+    /// The same on the nodes that no reservation closes, where licences and counts do not rule it out.
+    fn place_on(
+        &self,
+        query: &Query,
+        (slot, to): (usize, usize),
+        until: Option<Timestamp>,
+        fuel: &mut Fuel,
+    ) -> Result<Vec<Part>, usize> {
+        let start = self.calendar.start(slot);
         let mut nodes = self.open(query);
         let meets = |c: &&Closure| until.is_none_or(|until| c.from < until) && c.until > start;
         for closure in query.closures.iter().filter(meets) {
@@ -322,8 +217,8 @@ impl Ground<'_> {
         };
         let idle = self.idle(query, slot, to);
         let network = self.network(query, calendar.start(slot), enough, idle.as_ref());
-        let whole_first = self.axes.has_cut() && query.demand.ask.takes_any_gpu();
-        let wish = Wish { nodes: enough, need, slot, network, whole_first };
+        let whole = self.whole_first(&query.demand.ask, need, slot, &nodes, fuel);
+        let wish = Wish { nodes: enough, need, slot, network, whole };
         let chosen = choose::nodes(self, calendar, &wish, nodes, &mut fits);
         *fuel = fuel.saturating_sub(looked);
         let chosen = chosen.ok_or(slot + 1)?;
@@ -337,14 +232,43 @@ impl Ground<'_> {
         Ok(chosen.into_iter().map(part).chain(mates).collect())
     }
 
+    /// Of nodes that are likely to serve a job that takes any GPU, those that could with whole ones;
+    /// `None`: it is all the same.
+    fn whole_first(
+        &self,
+        ask: &Ask,
+        need: &Amounts,
+        slot: usize,
+        likely: &NodeSet,
+        fuel: &mut Fuel,
+    ) -> Option<NodeSet> {
+        if !self.axes.has_cut() || !ask.takes_any_gpu() {
+            return None;
+        }
+        let (uncut, mixed) = self.axes.with_whole_gpus();
+        let mut whole = likely.clone();
+        whole.and_with(uncut);
+        let mut looked = likely.clone();
+        looked.and_with(mixed);
+        for node in looked.iter() {
+            let free = self.calendar.free(slot, node);
+            let wanted = self.axes.uncut(node, |axis| amount_on(need, axis));
+            let has = self.axes.uncut(node, |axis| free[axis]);
+            if has == 0 || has < wanted {
+                whole.remove(node);
+            }
+        }
+        *fuel = fuel.saturating_sub(looked.count() as u64 / 8);
+        Some(whole)
+    }
+
     /// Of candidates for a job that takes any GPU, those where no instance of a cut GPU is free;
     /// `None`: it is all the same.
     fn without_instances(&self, ask: &Ask, slot: usize, nodes: &[NodeId]) -> Option<Vec<NodeId>> {
         let gpu = self.axes.name("gpu").filter(|_| self.axes.has_cut() && ask.takes_any_gpu())?;
         let whole = |node: &NodeId| {
             let free = self.calendar.free(slot, *node);
-            let facts = &self.view.nodes[node.0 as usize].facts;
-            self.axes.uncut(facts, |axis| free[axis]) == free[gpu]
+            self.axes.uncut(*node, |axis| free[axis]) == free[gpu]
         };
         Some(nodes.iter().copied().filter(whole).collect())
     }
@@ -483,62 +407,6 @@ impl Ground<'_> {
             parts.push(Part { node, tasks, shares, amounts: taken });
         }
         Ok(parts)
-    }
-}
-
-/// Nodes that nobody uses.
-struct Whole<'a> {
-    view: &'a View,
-    axes: &'a Axes,
-}
-
-impl Rooms for Whole<'_> {
-    fn free(&mut self, node: NodeId) -> Option<&[u32]> {
-        Some(self.axes.whole(node))
-    }
-    fn whole(&self, node: NodeId) -> &[u32] {
-        self.axes.whole(node)
-    }
-    fn facts(&self, node: NodeId) -> &Facts {
-        &self.view.nodes[node.0 as usize].facts
-    }
-    fn inside(&self, node: NodeId) -> Inside<'_> {
-        let at = &self.view.nodes[node.0 as usize];
-        (&at.facts, &at.facts.whole, at.wiring.as_ref())
-    }
-}
-
-/// What is free throughout a window.
-struct Window<'a, 'v> {
-    ground: &'a Ground<'v>,
-    calendar: &'a Calendar,
-    slot: usize,
-    to: usize,
-    least: Vec<u32>,
-    /// What is free of nodes then, as far as that is known to the unit.
-    inside: BTreeMap<NodeId, Row>,
-}
-
-impl Rooms for Window<'_, '_> {
-    fn free(&mut self, node: NodeId) -> Option<&[u32]> {
-        self.calendar.least(node, self.slot, self.to, &mut self.least);
-        Some(&self.least)
-    }
-    fn whole(&self, node: NodeId) -> &[u32] {
-        self.ground.whole_of(node)
-    }
-    fn facts(&self, node: NodeId) -> &Facts {
-        &self.ground.view.nodes[node.0 as usize].facts
-    }
-    fn most_joined(&self, demand: &Demand, node: NodeId) -> u32 {
-        match self.inside.get(&node) {
-            Some(row) => self.ground.joined_in(demand, node, row),
-            None => self.ground.most_joined(demand, node, self.slot),
-        }
-    }
-    fn inside(&self, node: NodeId) -> Inside<'_> {
-        let (facts, row, wiring) = self.ground.inside(node, self.slot);
-        (facts, self.inside.get(&node).unwrap_or(row), wiring)
     }
 }
 

@@ -118,3 +118,18 @@ proptest! {
         agrees(&kinds, ask((least, least + more), tasks, cpus, gpus, binding));
     }
 }
+
+#[test]
+fn weighing_is_paid_for_and_says_nothing_where_the_fuel_does_not_reach() {
+    let cap = |at: u32| Cap { node: NodeId(at), tasks: 4, shares: vec![4], near: Vec::new() };
+    let (ask, caps) = (ask((2, 2), 8, 1, 5, CpuBinding::Preferred), [0, 1, 2].map(cap));
+    let with = |mut fuel: u64| {
+        let found = weigh::nodes(&ask, &[], &caps, &mut fuel);
+        (found.map(|caps| caps.len()), fuel)
+    };
+    let (found, left) = with(1_000);
+    let cost = 1_000 - left;
+    assert_eq!((found, cost > 0), (Some(2), true));
+    assert_eq!(with(cost), (Some(2), 0));
+    assert_eq!(with(cost - 1), (None, 0));
+}

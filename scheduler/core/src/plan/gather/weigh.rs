@@ -10,9 +10,12 @@ use super::Cap;
 /// Places of the table, nodes x nodes x units, beyond which nothing is weighed.
 const MOST_PLACES: usize = 1 << 20;
 
+/// So many places cost as much as a look at a node.
+const PLACES_A_LOOK: usize = 4;
+
 /// All of `musts` and as few of `others` as will do, each with the units that it has to have and
 /// the most tasks with them.
-pub(super) fn nodes(ask: &Ask, musts: &[Cap], others: &[Cap]) -> Option<Vec<Cap>> {
+pub(super) fn nodes(ask: &Ask, musts: &[Cap], others: &[Cap], fuel: &mut u64) -> Option<Vec<Cap>> {
     let [(_, units)] = ask.job_gres.as_slice() else { return None };
     let units = usize::try_from(*units).ok()?;
     let most = ask.max_nodes.map_or(usize::MAX, |n| n as usize).min(units);
@@ -29,6 +32,9 @@ pub(super) fn nodes(ask: &Ask, musts: &[Cap], others: &[Cap]) -> Option<Vec<Cap>
     if places > MOST_PLACES {
         return None;
     }
+    let left = fuel.checked_sub((places / PLACES_A_LOOK) as u64);
+    *fuel = left.unwrap_or(0);
+    left?;
     // By number of nodes and units: the most tasks; and for each node how much it gives to that.
     let mut best: Vec<Option<u64>> = vec![None; (most + 1) * row];
     let mut given: Vec<u16> = vec![0; places];

@@ -14,6 +14,9 @@ use super::{Ground, Part, Query, end_of};
 /// Rows of later times that one pass makes at most, a few microseconds each.
 pub(super) const MOST_ROWS: u32 = 2_000;
 
+/// What a row costs beside a look at a node.
+pub(super) const ROW_FUEL: Fuel = 16;
+
 impl Ground<'_> {
     /// What will be free of a node at a later slot, to the unit, if nobody begins there before. `None`:
     /// it is not known, since starts of this pass are there, or enough was asked.
