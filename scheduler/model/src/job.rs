@@ -55,6 +55,31 @@ pub struct Request {
     pub topology: TopologyWish,
 }
 
+impl Default for Request {
+    /// What a submission comes to that says nothing: one task with one CPU.
+    fn default() -> Self {
+        Request {
+            nodes: NodeCount { min: 1, max: None },
+            tasks: 1,
+            tasks_given: false,
+            tasks_per_node: None,
+            cpus_per_task: 1,
+            min_cpus_per_node: 0,
+            memory: MemoryRequest::Default,
+            gres: Vec::new(),
+            cpus_per_gpu: None,
+            constraint: None,
+            required_nodes: Vec::new(),
+            excluded_nodes: Vec::new(),
+            exclusive: false,
+            contiguous: false,
+            threads_per_core: None,
+            sockets_per_node: None,
+            topology: TopologyWish::default(),
+        }
+    }
+}
+
 /// How near to each other a job's nodes should be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopologyWish {

@@ -7,7 +7,7 @@ use muster_core::decide::decide;
 use muster_core::plan::listing::lines;
 use muster_model::{
     GresKind, GresRequest, GresScope, Inventory, LaunchSpec, MemoryRequest, NodeCount, NodeId,
-    Request, Seconds, TimeLimit, TopologyWish, Uid,
+    Request, Seconds, TimeLimit, Uid,
 };
 
 use super::*;
@@ -36,24 +36,14 @@ fn submit(state: &mut State, number: u8, nodes: u32, gpus: u64) {
         nodes: NodeCount { min: nodes, max: Some(nodes) },
         tasks: nodes,
         tasks_given: true,
-        tasks_per_node: None,
         cpus_per_task: 2,
-        min_cpus_per_node: 0,
         memory: MemoryRequest::PerNode(1024),
         gres: vec![GresRequest {
             kind: GresKind::new("gpu", None),
             count: gpus,
             scope: GresScope::Node,
         }],
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
-        exclusive: false,
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
-        topology: TopologyWish::default(),
+        ..Request::default()
     };
     let user = User { uid: Uid(1000 + u32::from(number % 3)), gid: 100, name: "SECRETUSER".into() };
     let mut spec = JobSpec::plain(user, Arc::new(request));

@@ -76,25 +76,7 @@ fn config() -> ClusterConfig {
 
 fn submit(request_id: u32) -> Submit {
     let user = User { uid: Uid(ALICE), gid: ALICE, name: "alice".into() };
-    let request = Request {
-        nodes: NodeCount { min: 1, max: None },
-        tasks: 1,
-        tasks_given: false,
-        tasks_per_node: None,
-        cpus_per_task: 1,
-        min_cpus_per_node: 1,
-        memory: MemoryRequest::Default,
-        gres: Vec::new(),
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
-        exclusive: false,
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
-        topology: muster_model::TopologyWish::default(),
-    };
+    let request = Request { min_cpus_per_node: 1, ..Request::default() };
     let spec = JobSpec {
         name: "train".into(),
         user,

@@ -114,25 +114,7 @@ fn config() -> ClusterConfig {
 }
 
 pub(crate) fn request() -> Request {
-    Request {
-        nodes: NodeCount { min: 1, max: None },
-        tasks: 1,
-        tasks_given: true,
-        tasks_per_node: None,
-        cpus_per_task: 1,
-        min_cpus_per_node: 0,
-        memory: MemoryRequest::Default,
-        gres: Vec::new(),
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
-        exclusive: false,
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
-        topology: muster_model::TopologyWish::default(),
-    }
+    Request { tasks_given: true, ..Request::default() }
 }
 
 fn gpus(count: u64, scope: GresScope) -> GresRequest {

@@ -226,24 +226,14 @@ fn offer(state: &mut State, shape: &Shape, (salt, kind): (u32, Kind)) -> anyhow:
     let request = Request {
         nodes: NodeCount { min: shape.nodes, max: Some(shape.nodes) },
         tasks: shape.nodes,
-        tasks_given: false,
         tasks_per_node: Some(1),
         cpus_per_task: shape.cpus.clamp(1, 64),
-        min_cpus_per_node: 0,
         memory: MemoryRequest::PerNode(shape.memory.min(512 << 10)),
         gres: vec![GresRequest {
             kind: GresKind::new("gpu", None),
             count: u64::from(shape.gpus),
             scope: GresScope::Node,
         }],
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
-        exclusive: false,
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
         topology: TopologyWish {
             binding: match kind {
                 Kind::Bound => CpuBinding::Enforced,
@@ -251,6 +241,7 @@ fn offer(state: &mut State, shape: &Shape, (salt, kind): (u32, Kind)) -> anyhow:
             },
             ..TopologyWish::default()
         },
+        ..Request::default()
     };
     let request = Arc::new(request);
     let spec = JobSpec {

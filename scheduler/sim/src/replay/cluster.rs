@@ -171,27 +171,19 @@ impl Cluster {
             nodes,
             tasks: wish.tasks,
             tasks_given: true,
-            tasks_per_node: None,
             cpus_per_task: wish.cpus_per_task,
-            min_cpus_per_node: 0,
             memory: match wish.memory_mib {
                 0 => MemoryRequest::PerCpu(1),
                 mib => MemoryRequest::PerNode(mib),
             },
             gres: gpus.into_iter().collect(),
-            cpus_per_gpu: None,
             constraint: match groups.len() {
                 0 => None,
                 1 => groups.pop(),
                 _ => Some(Constraint::And(groups)),
             },
-            required_nodes: Vec::new(),
-            excluded_nodes: Vec::new(),
             exclusive: wish.exclusive,
-            contiguous: false,
-            threads_per_core: None,
-            sockets_per_node: None,
-            topology: muster_model::TopologyWish::default(),
+            ..Request::default()
         }
     }
 }

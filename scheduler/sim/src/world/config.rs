@@ -150,7 +150,6 @@ fn request(dice: &mut Dice) -> Request {
         nodes: NodeCount { min: nodes, max: dice.permille(200).then_some(nodes + 1) },
         tasks: nodes * (1 + dice.below(2) as u32),
         tasks_given: true,
-        tasks_per_node: None,
         cpus_per_task: 1 + dice.below(3) as u32,
         min_cpus_per_node: 1,
         memory: match dice.below(3) {
@@ -159,15 +158,8 @@ fn request(dice: &mut Dice) -> Request {
             _ => MemoryRequest::PerNode(100 + dice.below(2000)),
         },
         gres,
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
         exclusive: dice.permille(50),
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
-        topology: muster_model::TopologyWish::default(),
+        ..Request::default()
     }
 }
 

@@ -2,33 +2,12 @@
 
 use std::sync::Arc;
 
-use muster_model::{
-    ExitStatus, GresKind, GresRequest, MemoryRequest, NodeCount, Placement, Seconds, TopologyWish,
-    User,
-};
+use muster_model::{ExitStatus, GresKind, GresRequest, Placement, Seconds, User};
 
 use super::*;
 
 fn request(cpus: u32) -> Request {
-    Request {
-        nodes: NodeCount { min: 1, max: None },
-        tasks: cpus,
-        tasks_given: true,
-        tasks_per_node: None,
-        cpus_per_task: 1,
-        min_cpus_per_node: 0,
-        memory: MemoryRequest::Default,
-        gres: Vec::new(),
-        cpus_per_gpu: None,
-        constraint: None,
-        required_nodes: Vec::new(),
-        excluded_nodes: Vec::new(),
-        exclusive: false,
-        contiguous: false,
-        threads_per_core: None,
-        sockets_per_node: None,
-        topology: TopologyWish::default(),
-    }
+    Request { tasks: cpus, tasks_given: true, ..Request::default() }
 }
 
 /// A job of user `uid` with this many CPUs and a limit of so many seconds; 0: none.

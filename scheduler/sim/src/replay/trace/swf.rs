@@ -8,6 +8,28 @@ use super::{Fault, Found, Machine, Trace, Unit, Wish, usable};
 
 const FIELDS: usize = 18;
 
+/// What the standard calls them.
+const NAMES: [&str; FIELDS] = [
+    "job number",
+    "submit time",
+    "wait time",
+    "run time",
+    "allocated processors",
+    "average CPU time",
+    "used memory",
+    "requested processors",
+    "requested time",
+    "requested memory",
+    "status",
+    "user",
+    "group",
+    "executable",
+    "queue",
+    "partition",
+    "preceding job",
+    "think time",
+];
+
 pub(super) fn read(file: &str, text: &str) -> Result<Trace, Fault> {
     let mut trace = Trace {
         file: file.to_owned(),
@@ -53,16 +75,22 @@ fn job(words: &str, line: usize) -> Result<Option<super::Entry>, String> {
     let mut fields = [0i64; FIELDS];
     let mut count = 0;
     for word in words.split_whitespace() {
-        let value = number(word).ok_or_else(|| format!("field {}: {word:?}", count + 1))?;
+        let value = number(word).ok_or_else(|| {
+            let name = NAMES.get(count).map_or_else(String::new, |name| format!(" ({name})"));
+            format!("field {}{name} is {word:?}, which is no number", count + 1)
+        })?;
         if let Some(field) = fields.get_mut(count) {
             *field = value;
         }
         count += 1;
     }
     if count != FIELDS {
-        return Err(format!("{count} fields instead of {FIELDS}"));
+        return Err(format!(
+            "{count} fields instead of the {FIELDS} of the Standard Workload Format"
+        ));
     }
-    let id = u64::try_from(fields[0]).map_err(|_| format!("job number {}", fields[0]))?;
+    let id = u64::try_from(fields[0])
+        .map_err(|_| format!("the job number {} is negative", fields[0]))?;
     let size = if fields[7] > 0 { fields[7] } else { fields[4] };
     let tasks = match u32::try_from(size.max(0)) {
         Ok(tasks) => tasks,

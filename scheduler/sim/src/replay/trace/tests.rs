@@ -46,8 +46,11 @@ fn what_is_wrong_is_named_with_its_line() {
     let good = line(1, 0, 10, 1, 1, 20);
     refused("", "log.swf: not a trace: it is empty");
     refused("hello\n", "no format begins with \"hello\"");
-    refused(&format!("{good}\n1 2 3\n"), "log.swf, line 2: 3 fields instead of 18");
-    refused(&format!("; x\n\n{}\n", good.replace("10", "ten")), "line 3: field 4: \"ten\"");
+    refused(&format!("{good}\n1 2 3\n"), "log.swf, line 2: 3 fields instead of the 18");
+    refused(
+        &format!("; x\n\n{}\n", good.replace("10", "ten")),
+        "line 3: field 4 (run time) is \"ten\"",
+    );
     refused(&format!("{}\n", line(8, -5, 10, 1, 1, 20)), "job 8 has the negative submit time -5");
     refused(&format!("{good}\n{good}\n"), "line 2: job 1 stands in line 1 already");
     refused(&line(1, i64::MAX, 10, 1, 1, 20), "beyond");
