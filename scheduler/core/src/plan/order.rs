@@ -7,7 +7,7 @@
 //! and forth for wide ones: `eligible + fold * (ln(expected) - 0.6 ln(size))`, least first. What
 //! waits does not move, so whoever comes so much later that the difference of the offsets is made
 //! up for is behind, for ever: nobody starves. `fold` follows the waits that the cluster has, for
-//! what is a long wait here is none elsewhere. The rank is a time; half a fold later the job is
+//! what is a long wait here is none elsewhere. The rank is a time; a quarter of a fold later the job is
 //! due, and gives way to nobody any more if it is the first that cannot start.
 
 use std::cmp::Reverse;
@@ -89,10 +89,11 @@ const LONG_WAIT: (u64, u64) = (24_000, 120_000);
 const SIZE_TENTHS: i128 = 6;
 
 /// A job is due so much later than its rank, percent of the fold.
-const DUE_PERCENT: i64 = 50;
+const DUE_PERCENT: i64 = 25;
 
-/// Shorter runs are not told apart, seconds.
-const LEAST_SECONDS: u64 = 60;
+/// Shorter runs are not told apart, nor longer ones, seconds: to those behind it a run of a month
+/// is no worse than one of a day, and the month is no reason to wait for days.
+const RUNS: (u64, u64) = (60, 86_400);
 
 /// The natural logarithm of 2, in 65536ths.
 const LN_2: i128 = 45_426;
@@ -184,7 +185,7 @@ pub(super) fn expected(group: &Group) -> u64 {
 
 /// How much later than it became eligible a group's job is ranked, milliseconds.
 fn offset_ms(view: &View, group: &Group) -> i64 {
-    let expected = i128::from(log2(expected(group).max(LEAST_SECONDS)));
+    let expected = i128::from(log2(expected(group).clamp(RUNS.0, RUNS.1)));
     let size = i128::from(log2(size(view, &group.shape)));
     let octaves = 10 * expected - SIZE_TENTHS * size;
     let natural = octaves * LN_2 / i128::from(OCTAVE);
