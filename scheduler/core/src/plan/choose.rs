@@ -168,21 +168,28 @@ fn best(
     fits: &mut dyn FnMut(NodeId) -> bool,
     chosen: &mut Vec<NodeId>,
 ) {
-    let free = |node: NodeId| calendar.free(slot, node)[CPUS];
-    let mut fitting = nodes.iter().filter(|node| fits(*node));
-    match packing {
-        Packing::BestFit | Packing::Fgd | Packing::LeastFragments if wanted == 1 => {
-            chosen.extend(fitting.take(COMPARED).min_by_key(|n| (free(*n), *n)));
+    let spreads = match packing {
+        Packing::BestFit | Packing::Fgd | Packing::LeastFragments => false,
+        Packing::Spread => true,
+        Packing::FirstFit => return chosen.extend(nodes.iter().filter(|n| fits(*n)).take(wanted)),
+    };
+    if wanted > 1 {
+        return chosen.extend(nodes.iter().filter(|node| fits(*node)).take(wanted));
+    }
+    // Whether a node fits costs more to know than how much it has.
+    let mut left = nodes.iter();
+    loop {
+        let key = |node: NodeId| {
+            let cpus = calendar.free(slot, node)[CPUS];
+            (if spreads { u32::MAX - cpus } else { cpus }, node)
+        };
+        let mut some: Vec<(u32, NodeId)> = left.by_ref().take(COMPARED).map(key).collect();
+        if some.is_empty() {
+            return;
         }
-        Packing::Spread if wanted == 1 => {
-            chosen.extend(fitting.take(COMPARED).max_by_key(|n| (free(*n), std::cmp::Reverse(*n))));
-        }
-        Packing::BestFit
-        | Packing::Spread
-        | Packing::FirstFit
-        | Packing::Fgd
-        | Packing::LeastFragments => {
-            chosen.extend(fitting.by_ref().take(wanted));
+        some.sort_unstable();
+        if let Some((_, node)) = some.into_iter().find(|(_, node)| fits(*node)) {
+            return chosen.push(node);
         }
     }
 }

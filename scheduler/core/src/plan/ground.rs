@@ -194,6 +194,8 @@ impl Ground<'_> {
         let mut amounts = Amounts::new();
         let mut looked = 0;
         let mut answers = Answers::default();
+        let window: Vec<usize> =
+            if exact { Vec::new() } else { calendar.window(slot, to).rev().collect() };
         let mut fits = |node: NodeId| {
             if exact {
                 return true;
@@ -209,9 +211,9 @@ impl Ground<'_> {
             let has = if query.uneven {
                 let whole = self.whole_of(node);
                 query.demand.amounts(uniform.tasks, &uniform.shares, whole, &mut amounts);
-                calendar.has_throughout(slot, to, node, &amounts)
+                calendar.has_throughout(&window, node, &amounts)
             } else {
-                calendar.has_throughout(slot, to, node, need)
+                calendar.has_throughout(&window, node, need)
             };
             has && self.has_inside(&query.demand, need, part, node, slot)
         };

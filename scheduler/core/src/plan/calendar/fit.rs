@@ -190,23 +190,26 @@ impl Calendar {
     fn keep_live(&self, slot: usize, want: &Want, live: &mut Vec<usize>, nodes: &mut NodeSet) {
         let row = self.slots[slot].row * self.levels;
         let words = nodes.words_mut();
+        let set = |set: &usize| &self.sets[(row + set) * self.words..][..self.words];
+        let sets: SmallVec<[&[u64]; 4]> = want.sets.iter().map(set).collect();
+        let sets = sets.as_slice();
         live.retain(|at| {
-            let firsts = want.sets.iter().map(|set| self.sets[(row + set) * self.words + at]);
-            words[*at] = firsts.fold(words[*at], |word, set| word & set);
-            words[*at] != 0
+            let mut word = words[*at];
+            for set in sets {
+                word &= set[*at];
+                if word == 0 {
+                    break;
+                }
+            }
+            words[*at] = word;
+            word != 0
         });
     }
 
-    /// Whether a node has these amounts throughout a window.
+    /// Whether a node has these amounts in all of these slots.
     #[must_use]
-    pub fn has_throughout(
-        &self,
-        from: usize,
-        to: usize,
-        node: NodeId,
-        need: &[(usize, u32)],
-    ) -> bool {
-        self.window(from, to).all(|slot| self.has(slot, node, need))
+    pub fn has_throughout(&self, slots: &[usize], node: NodeId, need: &[(usize, u32)]) -> bool {
+        slots.iter().all(|slot| self.has(*slot, node, need))
     }
 
     /// Puts into `out` the nodes of a set with just this amount on an axis in a slot. `false`: there

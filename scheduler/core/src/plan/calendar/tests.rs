@@ -124,8 +124,9 @@ proptest! {
             let want = calendar.want(need.clone().into());
             let kept = calendar.keep_fitting(&want, slot, to, 0, &mut nodes, &mut 1_000_000);
             let exact = kept.expect("no number of nodes was asked for");
+            let slots: Vec<usize> = calendar.window(slot, to).collect();
             for node in 0..NODES as u32 {
-                let told = calendar.has_throughout(slot, to, NodeId(node), &need);
+                let told = calendar.has_throughout(&slots, NodeId(node), &need);
                 prop_assert_eq!(told, holds(node), "node {} from {} for {}", node, start, length);
                 let likely = nodes.contains(NodeId(node));
                 prop_assert!(likely >= told, "a node that fits is likely");

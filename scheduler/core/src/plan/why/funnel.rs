@@ -273,7 +273,8 @@ impl<'a> Check<'a> {
             return Some(Filter::FreeNear);
         }
         let to = calendar.end_slot(0, until);
-        (!calendar.has_throughout(0, to, id, need)).then_some(Filter::Promised)
+        (!calendar.window(0, to).all(|slot| calendar.has(slot, id, need)))
+            .then_some(Filter::Promised)
     }
 
     /// What is wrong with where the nodes that are left lie, if there are enough of them.
