@@ -185,9 +185,19 @@ impl Ground<'_> {
         let calendar = &self.calendar;
         let enough = uniform.nodes as usize;
         let mut nodes = base.clone();
-        let kept = calendar.keep_fitting(want, slot, to, enough, &mut nodes, fuel);
+        // Latest first: whatever begins later has the end of this window in it, so that the slot which
+        // is short rules out all starts before it. Now, the first slot is what is short most often.
+        let leaps = slot > 0 && query.closures.is_empty();
+        let kept = match leaps {
+            true => {
+                let latest_first = calendar.window(slot, to).rev();
+                calendar.keep_in(want, latest_first, enough, &mut nodes, fuel)
+            }
+            false => calendar.keep_fitting(want, slot, to, enough, &mut nodes, fuel),
+        };
         let exact = match kept {
             Ok(exact) => exact && !query.uneven && !query.demand.ask.looks_inside(),
+            Err(short) if leaps => return Err(short + 1),
             Err(short) => return Err(self.next_after(query, want, enough, (slot, short), fuel)),
         };
         let need = &want.amounts;
