@@ -7,8 +7,8 @@
 //! and forth for wide ones: `eligible + fold * (ln(expected) - 0.6 ln(size))`, least first. What
 //! waits does not move, so whoever comes so much later that the difference of the offsets is made
 //! up for is behind, for ever: nobody starves. `fold` follows the waits that the cluster has, for
-//! what is a long wait here is none elsewhere. The rank is a time; a quarter of a fold later the job is
-//! due, and gives way to nobody any more if it is the first that cannot start.
+//! what is a long wait here is none elsewhere. The rank is a time; a quarter of a fold later the
+//! job is due, and gives way to nobody any more if it is the first that cannot start.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

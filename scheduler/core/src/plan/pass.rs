@@ -1,6 +1,7 @@
 //! The order of work of one pass.
 //!
-//! - `glance`: plain groups for which there is no room at all; `query`: what groups ask; `keep`: promises of the pass before; `giving`: promises that give way;
+//! - `glance`: plain groups for which there is no room at all; `query`: what groups ask
+//! - `keep`: promises of the pass before; `giving`: promises that give way;
 //!   `het`: jobs of several components
 
 mod giving;
